@@ -1,0 +1,43 @@
+"""Every error that backsweep raises on purpose.
+
+Each class also derives from the builtin that a user would catch. A message says
+what happened, with which values, where, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class BacksweepError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class TraceError(BacksweepError, TypeError):
+    """The user's function cannot be traced as it is written."""
+
+
+class ShapeError(BacksweepError, ValueError):
+    """Shapes or dtypes do not fit together."""
+
+
+class ProgramError(BacksweepError, AssertionError):
+    """A program violates the rules of the IR: a bug in backsweep."""
+
+
+class DifferentiationError(BacksweepError, TypeError):
+    """A derivative was asked for that does not exist or is not supported."""
+
+
+class ScheduleError(BacksweepError, ValueError):
+    """A schedule that breaks the rules, or a checkpointing request that cannot be met."""
+
+
+class BudgetError(ScheduleError, MemoryError):
+    """The memory or disk budget is too small."""
+
+
+class SnapshotError(BacksweepError, OSError):
+    """A snapshot could not be written, read or verified."""
+
+
+class MutationError(BacksweepError, ValueError):
+    """A captured array was changed while it had to stay as it was."""

@@ -1,0 +1,173 @@
+"""The program: what a traced function means, as plain frozen data.
+
+`Program(inputs, equations, outputs)` is in single assignment form with static
+shapes. Nothing here knows how a program is made, changed or run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal as Choice
+
+import numpy as np
+
+from backsweep.ir.types import ArrayType, Type
+
+Kind = Choice["elementwise", "index", "reduce", "contract", "scan", "call", "control"]
+Linearity = Choice["none", "joint", "multi"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A line of the user's code."""
+
+    file: str
+    line: int
+    text: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Var:
+    """A value, known by identity. `name` is only a hint for people."""
+
+    type: Type
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A scalar constant."""
+
+    value: Any
+    type: ArrayType
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", self.type.dtype.type(self.value))
+
+    @property
+    def key(self) -> tuple[str, bytes]:
+        return str(self.type), np.asarray(self.value).tobytes()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Literal) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+Atom = Var | Literal
+Params = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Primitive:
+    """Everything that is known about one operation, declared once.
+
+    Parameters
+    ----------
+    name : str
+    kind : str
+        Which generic rules apply (batching, footprint, lowering).
+    type_rule : callable (params, \\*types) -> ArrayType or tuple of them
+    evaluate : callable (params, \\*arrays) -> array or tuple of arrays
+        The meaning, in NumPy. Compiled code reproduces it.
+    linearity : {"none", "joint", "multi"}
+        `joint`: linear in all of `linear_in` together (add, slice);
+        `multi`: linear in each one while the others are fixed (multiply).
+    linear_in : tuple of int, optional
+        Positions of the inputs in which it is linear; None means all.
+    partials : tuple of callable, optional
+        For elementwise operations, per input: (builder, params, inputs, output) -> atom,
+        the derivative; None where the derivative is zero.
+    jvp : callable, optional
+        (builder, equation, inputs, tangents) -> (outputs, tangents), where the generic
+        rules do not apply.
+    transpose : callable, optional
+        (builder, equation, cotangents, is_linear) -> cotangents of the inputs.
+    expand : callable, optional
+        (ops, params, \\*args) -> value: an elementwise operation in terms of simpler ones;
+        the evaluation and the generated code both follow from it.
+    template : str, optional
+        Source fragment of a basic elementwise operation.
+    examples : tuple
+        Inputs for the registry-driven tests.
+    """
+
+    name: str
+    kind: Kind
+    type_rule: Callable[..., Any]
+    evaluate: Callable[..., Any]
+    linearity: Linearity = "none"
+    linear_in: tuple[int, ...] | None = None
+    partials: tuple[Callable[..., Any] | None, ...] | None = None
+    jvp: Callable[..., Any] | None = None
+    transpose: Callable[..., Any] | None = None
+    expand: Callable[..., Any] | None = None
+    template: str | None = None
+    examples: tuple[Any, ...] = ()
+
+    def is_linear_in(self, position: int) -> bool:
+        if self.linearity == "none":
+            return False
+        return self.linear_in is None or position in self.linear_in
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Equation:
+    """`outputs = primitive(*inputs, **params)`."""
+
+    primitive: Primitive
+    inputs: tuple[Atom, ...]
+    params: Params
+    outputs: tuple[Var, ...]
+    source: Source | None = None
+
+    def replace_inputs(self, inputs: tuple[Atom, ...]) -> Equation:
+        return Equation(self.primitive, inputs, self.params, self.outputs, self.source)
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A function from `inputs` to `outputs`."""
+
+    inputs: tuple[Var, ...]
+    equations: tuple[Equation, ...]
+    outputs: tuple[Atom, ...]
+    name: str = field(default="program")
+
+    def __str__(self) -> str:
+        from backsweep.ir.printer import format_program
+
+        return format_program(self)
+
+    @property
+    def in_types(self) -> tuple[Type, ...]:
+        return tuple(v.type for v in self.inputs)
+
+    @property
+    def out_types(self) -> tuple[Type, ...]:
+        return tuple(a.type for a in self.outputs)
+
+    def nested(self) -> Iterator[Program]:
+        """The programs that stand in the parameters of this one's equations."""
+        for equation in self.equations:
+            for value in equation.params.values():
+                if isinstance(value, Program):
+                    yield value
+
+
+def input_vars(equation: Equation) -> Iterator[Var]:
+    """The inputs of an equation that are no literals."""
+    return (a for a in equation.inputs if isinstance(a, Var))
+
+
+def zero(type: ArrayType) -> Literal:
+    """The scalar 0 of a dtype."""
+    return Literal(0, ArrayType((), type.dtype))

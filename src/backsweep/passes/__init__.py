@@ -1,0 +1,16 @@
+"""Passes: each takes a program and returns one."""
+
+from backsweep.passes import control
+from backsweep.passes.jvp import jvp_program
+from backsweep.passes.linearize import Linearized, linearize, transpose, vjp_program
+from backsweep.passes.simplify import simplify
+
+__all__ = [
+    "Linearized",
+    "control",
+    "jvp_program",
+    "linearize",
+    "simplify",
+    "transpose",
+    "vjp_program",
+]

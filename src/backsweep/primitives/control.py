@@ -1,0 +1,199 @@
+"""Primitives that hold programs: scans and their derivatives, calls, sums over items.
+
+A scan's step is a program `(consts, carry, x) -> (carry, y)`. Four primitives make up
+its differentiation (DESIGN 4):
+
+* `scan`: (consts, init, xs) -> (carry, ys);
+* `scan_forward`: the same, and a trajectory from which it can be reversed;
+* `scan_tangent`: the tangent-linear scan, linear in the tangents;
+* `scan_reverse`: (trajectory, consts, xs, cotangents) -> cotangents; its transpose.
+
+`sum_of` adds up the outputs of several programs on the same inputs, one after the other.
+Evaluation here is the plain reference; the runtime has its own, compiled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from backsweep.errors import ProgramError
+from backsweep.ir import ArrayType, Primitive, Program, TrajectoryType, evaluate
+from backsweep.primitives.registry import declare
+
+
+@dataclass(frozen=True, slots=True)
+class ScanShape:
+    """How the inputs and outputs of a step are divided."""
+
+    n_consts: int
+    n_carry: int
+    length: int
+
+    def split_inputs(self, values: Any) -> tuple[Any, Any, Any]:
+        """Into consts, carry, xs."""
+        a, c = self.n_consts, self.n_consts + self.n_carry
+        return values[:a], values[a:c], values[c:]
+
+    def split_outputs(self, values: Any) -> tuple[Any, Any]:
+        """Into carry, ys."""
+        return values[: self.n_carry], values[self.n_carry :]
+
+
+def scan_shape(params: Any) -> ScanShape:
+    return ScanShape(params["n_consts"], params["n_carry"], params["length"])
+
+
+def stacked(type: ArrayType, length: int) -> ArrayType:
+    return ArrayType((length, *type.shape), type.dtype)
+
+
+def _type_scan(p: Any, *types: Any) -> tuple[Any, ...]:
+    shape, step = scan_shape(p), p["step"]
+    consts, init, xs = shape.split_inputs(types)
+    s_consts, s_carry, s_xs = shape.split_inputs(step.in_types)
+    out_carry, ys = shape.split_outputs(step.out_types)
+    given = (*consts, *init, *xs)
+    wanted = (*s_consts, *s_carry, *(stacked(t, shape.length) for t in s_xs))
+    pairs = [*zip(given, wanted, strict=True), *zip(out_carry, s_carry, strict=True)]
+    for a, b in pairs:
+        if (a.shape, a.dtype) != (b.shape, b.dtype):
+            raise ProgramError(f"scan: a value is {a}, its step wants {b}")
+    return (*s_carry, *(stacked(t, shape.length) for t in ys))
+
+
+def _evaluate_scan(p: Any, *args: Any) -> tuple[Any, ...]:
+    shape, step = scan_shape(p), p["step"]
+    consts, carry, xs = shape.split_inputs(args)
+    n_y = len(step.outputs) - shape.n_carry
+    ys: list[list[Any]] = [[] for _ in range(n_y)]
+    for n in range(shape.length):
+        outputs = evaluate(step, [*consts, *carry, *(x[n] for x in xs)])
+        carry, y = shape.split_outputs(outputs)
+        for collected, value in zip(ys, y, strict=True):
+            collected.append(np.array(value))
+    types = _type_scan(p, *(ArrayType(np.shape(a), np.asarray(a).dtype) for a in args))
+    stacks = [
+        np.stack(c) if c else np.zeros(t.shape, t.dtype)
+        for c, t in zip(ys, types[shape.n_carry :], strict=True)
+    ]
+    return (*(np.asarray(c) for c in carry), *stacks)
+
+
+def _type_scan_forward(p: Any, *types: Any) -> tuple[Any, ...]:
+    return (*_type_scan(p, *types), TrajectoryType(p["step"], p["length"]))
+
+
+def _evaluate_scan_forward(p: Any, *args: Any) -> tuple[Any, ...]:
+    shape, step = scan_shape(p), p["step"]
+    consts, carry, xs = shape.split_inputs(args)
+    states = []
+    for n in range(shape.length):
+        states.append(carry)
+        outputs = evaluate(step, [*consts, *carry, *(x[n] for x in xs)])
+        carry = shape.split_outputs(outputs)[0]
+    return (*_evaluate_scan(p, *args), states)
+
+
+def _type_scan_tangent(p: Any, *types: Any) -> tuple[Any, ...]:
+    shape, step = scan_shape(p), p["step"]
+    carry, ys = shape.split_outputs(step.out_types)
+    full = (*carry, *(stacked(t, shape.length) for t in ys))
+    return tuple(t for t, active in zip(full, p["active_out"], strict=True) if active)
+
+
+def _type_scan_reverse(p: Any, *types: Any) -> tuple[Any, ...]:
+    shape, step = scan_shape(p), p["step"]
+    consts, carry, xs = shape.split_inputs(step.in_types)
+    full = (*consts, *carry, *(stacked(t, shape.length) for t in xs))
+    return tuple(t for t, active in zip(full, p["active_in"], strict=True) if active)
+
+
+def _only_in_runtime(name: str) -> Any:
+    def refuse(p: Any, *args: Any) -> Any:
+        raise ProgramError(f"{name} is run by the runtime, not by the reference interpreter")
+
+    return refuse
+
+
+scan = declare(Primitive("scan", "control", _type_scan, _evaluate_scan))
+scan_forward = declare(
+    Primitive("scan_forward", "control", _type_scan_forward, _evaluate_scan_forward)
+)
+scan_tangent = declare(
+    Primitive("scan_tangent", "control", _type_scan_tangent, _only_in_runtime("scan_tangent"))
+)
+scan_reverse = declare(
+    Primitive("scan_reverse", "control", _type_scan_reverse, _only_in_runtime("scan_reverse"))
+)
+
+
+# --------------------------------------------------------------------------- sums of programs
+
+
+def _type_sum_of(p: Any, *types: Any) -> tuple[Any, ...]:
+    return tuple(p["programs"][0].out_types)
+
+
+def sum_of_evaluated(programs: tuple[Program, ...], run: Any) -> tuple[Any, ...]:
+    """Add up outputs in the order of the programs; `run(program)` yields arrays."""
+    totals: list[Any] | None = None
+    for program in programs:
+        values = run(program)
+        if totals is None:
+            totals = [np.array(v) for v in values]
+        else:
+            totals = [t + v for t, v in zip(totals, values, strict=True)]
+    return tuple(totals or ())
+
+
+sum_of = declare(
+    Primitive(
+        "sum_of",
+        "control",
+        _type_sum_of,
+        lambda p, *args: sum_of_evaluated(p["programs"], lambda q: evaluate(q, args)),
+    )
+)
+
+# --------------------------------------------------------------------------- identities
+
+
+stop_gradient = declare(
+    Primitive("stop_gradient", "call", lambda p, x: x, lambda p, x: np.asarray(x))
+)
+
+# checkpoint: `remat` runs a program; its tangent and reverse run it again instead of
+# keeping residuals.
+
+
+def _type_remat(p: Any, *types: Any) -> tuple[Any, ...]:
+    return tuple(p["program"].out_types)
+
+
+def _type_remat_tangent(p: Any, *types: Any) -> tuple[Any, ...]:
+    pairs = zip(p["program"].out_types, p["active_out"], strict=True)
+    return tuple(t for t, active in pairs if active)
+
+
+def _type_remat_reverse(p: Any, *types: Any) -> tuple[Any, ...]:
+    pairs = zip(p["program"].in_types, p["active_in"], strict=True)
+    return tuple(t for t, active in pairs if active)
+
+
+remat = declare(
+    Primitive(
+        "remat",
+        "control",
+        _type_remat,
+        lambda p, *args: tuple(evaluate(p["program"], args)),
+    )
+)
+remat_tangent = declare(
+    Primitive("remat_tangent", "control", _type_remat_tangent, _only_in_runtime("remat_tangent"))
+)
+remat_reverse = declare(
+    Primitive("remat_reverse", "control", _type_remat_reverse, _only_in_runtime("remat_reverse"))
+)

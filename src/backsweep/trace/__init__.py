@@ -1,0 +1,1 @@
+"""Tracing: plain NumPy code in, program out."""

@@ -1,0 +1,159 @@
+"""Traces: what is being recorded, by whom, and what it captured from outside.
+
+A trace owns a builder. Traces nest (a scan's step inside a loss); the innermost is
+active. A value of an outer trace, or a plain array, that is met inside becomes an input
+of the inner program and is *captured*: the caller passes it as a constant of the scan.
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from backsweep.errors import MutationError, TraceError
+from backsweep.ir import ArrayType, Atom, Builder, Literal, Source, Var
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_SKIPPED = (_PACKAGE, os.path.dirname(np.__file__) + os.sep)
+
+
+def user_source() -> Source | None:
+    """The innermost line of code that belongs neither to backsweep nor to NumPy."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith(_SKIPPED) and not name.startswith("<"):
+            return Source(name, frame.f_lineno)
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def at_user_line() -> str:
+    """`file:line: source text` for error messages."""
+    source = user_source()
+    if source is None:
+        return ""
+    text = linecache.getline(source.file, source.line).strip()
+    return f"\n  at {source.file}:{source.line}" + (f": {text}" if text else "")
+
+
+def trace_error(message: str) -> TraceError:
+    return TraceError(message + at_user_line())
+
+
+@dataclass(slots=True)
+class PlainCapture:
+    """A plain array that a trace reads; its content must stay while tracing."""
+
+    array: np.ndarray
+    checksum: int
+    source: Source | None
+
+
+def content_checksum(array: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data)
+
+
+@dataclass
+class Trace:
+    """One program being recorded."""
+
+    parent: Trace | None
+    builder: Builder = field(default_factory=Builder)
+    captured: dict[Any, tuple[Var, Any]] = field(default_factory=dict)
+    plain: dict[int, PlainCapture] = field(default_factory=dict)
+    index_pool: dict[Any, np.ndarray] = field(default_factory=dict)
+
+    def pooled(self, indices: np.ndarray) -> np.ndarray:
+        """One array object for equal index arrays, so that they are captured once."""
+        root = self
+        while root.parent is not None:
+            root = root.parent
+        key = (indices.shape, indices.tobytes())
+        return root.index_pool.setdefault(key, indices)
+
+    def emit(self, primitive: Any, *inputs: Atom, **params: Any) -> Any:
+        """Append an equation that carries the user's line."""
+        self.builder.source = user_source()
+        return self.builder(primitive, *inputs, **params)
+
+    def capture(self, key: Any, type: ArrayType, outer: Any, name: str = "") -> Var:
+        """The input that stands for a value from outside; `outer` is what to pass for it."""
+        if key not in self.captured:
+            self.captured[key] = (self.builder.input(type, name), outer)
+        return self.captured[key][0]
+
+    def capture_plain(self, array: np.ndarray) -> Var:
+        """Capture a plain array, through all enclosing traces."""
+        key = ("plain", id(array))
+        if key in self.captured:
+            return self.captured[key][0]
+        type = ArrayType(array.shape, array.dtype)
+        if self.parent is not None:
+            return self.capture(key, type, self.parent.capture_plain(array))
+        self.plain[id(array)] = PlainCapture(array, content_checksum(array), user_source())
+        return self.capture(key, type, array)
+
+    def check_plain_unchanged(self) -> None:
+        """Raise if a captured plain array was written to while tracing."""
+        for capture in self.plain.values():
+            if content_checksum(capture.array) != capture.checksum:
+                raise MutationError(
+                    f"a plain array of shape {capture.array.shape}, read at {capture.source}, "
+                    "was changed while the function was traced: the trace would freeze one of "
+                    "its contents; make it a carry, or copy it before changing it"
+                )
+
+
+_active: ContextVar[Trace | None] = ContextVar("backsweep_active_trace", default=None)
+
+
+def active_trace() -> Trace | None:
+    return _active.get()
+
+
+def require_trace() -> Trace:
+    trace = _active.get()
+    if trace is None:
+        raise trace_error(
+            "a traced value is used after its function was traced: return it from the "
+            "function instead of keeping it"
+        )
+    return trace
+
+
+@contextmanager
+def new_trace() -> Iterator[Trace]:
+    """Make a nested trace the active one."""
+    trace = Trace(_active.get())
+    token = _active.set(trace)
+    before = _random_state()
+    try:
+        yield trace
+        if _random_state() != before:
+            raise trace_error(
+                "NumPy's random state changed while the function was traced: the numbers would "
+                "be frozen into the program; draw them outside and pass them as xs"
+            )
+        trace.check_plain_unchanged()
+    finally:
+        _active.reset(token)
+
+
+def _random_state() -> Any:
+    kind, key, *rest = np.random.get_state(legacy=True)  # type: ignore[misc]
+    return kind, key.tobytes(), tuple(rest)
+
+
+def literal(value: Any, dtype: Any | None = None, weak: bool = False) -> Literal:
+    array = np.asarray(value)
+    return Literal(array.item(), ArrayType((), np.dtype(dtype or array.dtype), weak))
