@@ -1,0 +1,39 @@
+"""Exact gradients of long simulations written in plain NumPy, inside a memory budget."""
+
+from backsweep import numpy
+from backsweep.api.derivatives import (
+    Pullback,
+    grad,
+    hvp,
+    jvp,
+    linearize,
+    value_and_grad,
+    vjp,
+)
+from backsweep.api.scans import jit, scan
+from backsweep.api.structure import checkpoint, remat, stop_gradient, sum_over
+from backsweep.errors import BacksweepError
+from backsweep.runtime.checkpointing import Checkpointing
+from backsweep.runtime.report import Report
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BacksweepError",
+    "Checkpointing",
+    "Pullback",
+    "Report",
+    "checkpoint",
+    "grad",
+    "hvp",
+    "jit",
+    "jvp",
+    "linearize",
+    "numpy",
+    "remat",
+    "scan",
+    "stop_gradient",
+    "sum_over",
+    "value_and_grad",
+    "vjp",
+]

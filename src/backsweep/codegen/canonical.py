@@ -18,14 +18,16 @@ from backsweep.ir import Atom, Builder, Equation, Literal, Program, Var
 from backsweep.ir.builder import look_up
 from backsweep.passes.simplify import eliminate_dead, simplify
 from backsweep.primitives import elementwise as ew
+from backsweep.primitives import gather as ga
 from backsweep.primitives import index as ix
 from backsweep.primitives import reduce as red
 from backsweep.primitives import shape as sh
 
 
-def canonicalize(program: Program) -> Program:
-    """An equivalent program in canonical form."""
-    return _copy_padded_inputs(simplify(_float_out_of_pads(simplify(_expand(program)))))
+def canonicalize(program: Program, owned: frozenset[Var] = frozenset()) -> Program:
+    """An equivalent program in canonical form; `owned` inputs may be overwritten."""
+    expanded = simplify(_expand(program))
+    return _own_bases(_copy_padded_inputs(simplify(_float_out_of_pads(expanded))), owned)
 
 
 def _expand(program: Program) -> Program:
@@ -119,6 +121,30 @@ def _float_out_of_pads(program: Program) -> Program:
             made.update(dict.fromkeys(new.outputs, new))
         env.update(zip(eqn.outputs, outs, strict=True))
     return b.build([look_up(env, a) for a in program.outputs], program.name)
+
+
+def is_patch(eqn: Equation) -> bool:
+    """An operation that changes a few elements of its base in place."""
+    if eqn.primitive is ix.update:
+        return any(abs(s) != 1 for s in eqn.params["steps"])
+    return eqn.primitive in (ga.scatter, ga.scatter_add)
+
+
+def _own_bases(program: Program, owned: frozenset[Var]) -> Program:
+    """Give each patch a base that nothing else reads, so that it may work in place."""
+    uses = Counter(a for e in program.equations for a in e.inputs)
+    uses.update(program.outputs)
+    inputs, outputs = set(program.inputs) - owned, set(program.outputs)
+    b = Builder()
+    b.inputs = list(program.inputs)
+    for eqn in program.equations:
+        base = eqn.inputs[0] if eqn.inputs else None
+        blocked = base in inputs or (base in owned and eqn.outputs[0] in outputs)
+        if is_patch(eqn) and (blocked or uses[base] > 1):
+            copy = b(ew.cast, base, dtype=base.type.dtype)  # type: ignore[union-attr,arg-type]
+            eqn = eqn.replace_inputs((copy, *eqn.inputs[1:]))
+        b.equations.append(eqn)
+    return b.build(program.outputs, program.name)
 
 
 def _copy_padded_inputs(program: Program) -> Program:

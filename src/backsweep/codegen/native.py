@@ -10,6 +10,7 @@ region takes 2.5 us, and nothing is compiled with `parallel=True`.
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import numpy as np
@@ -149,3 +150,99 @@ def copy_bytes(target: int, source: int, n: int, tid: int, n_threads: int) -> No
     n_words = n >> 3
     for k in range(np.uint64(n_words * tid // n_threads), np.uint64(n_words * (tid + 1) // n_threads)):
         a[k] = b[k]
+
+
+@intrinsic
+def _control_register(typingctx: Any, value: Any) -> Any:
+    """Read MXCSR; write `value` to it where it is not negative (x86 only)."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(32)
+        pointer = builder.alloca(word)
+        raw = builder.bitcast(pointer, ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer()])
+        store = builder.module.declare_intrinsic("llvm.x86.sse.stmxcsr", (), kind)
+        load = builder.module.declare_intrinsic("llvm.x86.sse.ldmxcsr", (), kind)
+        builder.call(store, [raw])
+        old = builder.load(pointer)
+        new = builder.trunc(args[0], word)
+        is_given = builder.icmp_signed(">=", args[0], ir.Constant(ir.IntType(64), 0))
+        builder.store(builder.select(is_given, new, old), pointer)
+        builder.call(load, [raw])
+        return builder.zext(old, ir.IntType(64))
+
+    return types.int64(types.int64), generate
+
+
+IS_X86 = platform.machine() in ("x86_64", "AMD64")
+_FLUSH_AND_ZERO = 0x8040
+
+
+if IS_X86:
+
+    @njit
+    def flush_denormals() -> int:
+        """Treat denormals as 0 in this thread; returns the state to restore."""
+        old = _control_register(-1)
+        _control_register(old | _FLUSH_AND_ZERO)
+        return old
+
+    @njit
+    def restore_denormals(old: int) -> None:
+        _control_register(old)
+
+else:  # AArch64 computes denormals at full speed on the cores in use
+
+    @njit
+    def flush_denormals() -> int:
+        return 0
+
+    @njit
+    def restore_denormals(old: int) -> None:
+        pass
+
+
+@njit
+def rows_of(n: int, unit: int, tid: int, n_threads: int) -> tuple[int, int]:
+    """The rows of one thread, in whole units."""
+    n_units = (n + unit - 1) // unit
+    lo = n_units * tid // n_threads * unit
+    hi = n_units * (tid + 1) // n_threads * unit
+    return min(lo, n), min(hi, n)
+
+
+@njit(nogil=True)
+def add_blocks_f8(target: int, partial: int, n: int) -> None:
+    """Partial sums in block order."""
+    p, total = f64(partial), 0.0
+    for k in range(n):
+        total += p[np.uint64(k)]
+    f64(target)[np.uint64(0)] = total
+
+
+@njit(nogil=True)
+def add_blocks_f4(target: int, partial: int, n: int) -> None:
+    p, total = f64(partial), 0.0
+    for k in range(n):
+        total += p[np.uint64(k)]
+    f32(target)[np.uint64(0)] = np.float32(total)
+
+
+@njit(nogil=True)
+def add_blocks_c16(target: int, partial: int, n: int) -> None:
+    p, re, im = f64(partial), 0.0, 0.0
+    for k in range(n):
+        re += p[np.uint64(2 * k)]
+        im += p[np.uint64(2 * k + 1)]
+    f64(target)[np.uint64(0)] = re
+    f64(target)[np.uint64(1)] = im
+
+
+@njit(nogil=True)
+def add_blocks_c8(target: int, partial: int, n: int) -> None:
+    p, re, im = f64(partial), 0.0, 0.0
+    for k in range(n):
+        re += p[np.uint64(2 * k)]
+        im += p[np.uint64(2 * k + 1)]
+    f32(target)[np.uint64(0)] = np.float32(re)
+    f32(target)[np.uint64(1)] = np.float32(im)

@@ -282,6 +282,16 @@ def _pad(b: Builder, eqn: Equation, ins: Any, d: Definitions) -> Atom | None:
     if d.is_zero(ins[0]):
         literal = Literal(0, ArrayType((), ins[0].type.dtype))
         return sh.full(b, literal, eqn.params["shape"])
+    inner = d.by(ins[0], ix.pad)
+    if inner is not None:
+        p, q = eqn.params, inner.params
+        starts = tuple(
+            a + s * k for a, s, k in zip(p["starts"], p["steps"], q["starts"], strict=True)
+        )
+        steps = tuple(s * t for s, t in zip(p["steps"], q["steps"], strict=True))
+        return b(  # type: ignore[no-any-return]
+            ix.pad, inner.inputs[0], shape=p["shape"], starts=starts, steps=steps
+        )
     return _same_type(b, eqn, ins, d) if all(s == 1 for s in eqn.params["steps"]) else None
 
 

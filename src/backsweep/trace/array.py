@@ -8,14 +8,14 @@ through it updates the base. Scalars (0-d) are immutable values, as NumPy's scal
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backsweep.ir import ArrayType, Atom, Literal, Var
 from backsweep.primitives import shape as sh
-from backsweep.trace.tracing import Trace, literal, require_trace, trace_error
-from backsweep.trace.views import Part, Reshaped, Transposed, View
+from backsweep.trace.tracing import Trace, at_user_line, literal, require_trace, trace_error
+from backsweep.trace.views import Part, Picked, Reshaped, Transposed, View
 
 HANDLED_FUNCTIONS: dict[Any, Any] = {}
 HANDLED_UFUNCS: dict[str, Any] = {}
@@ -39,6 +39,27 @@ class TracedArray:
         self._trace, self._var, self._base, self._view = trace, var, base, view
         self._type: ArrayType = type if type is not None else var.type  # type: ignore
 
+    if TYPE_CHECKING:  # set in a loop below
+        __add__: Any
+        __sub__: Any
+        __mul__: Any
+        __truediv__: Any
+        __mod__: Any
+        __pow__: Any
+        __and__: Any
+        __or__: Any
+        __matmul__: Any
+        __lt__: Any
+        __le__: Any
+        __gt__: Any
+        __ge__: Any
+        __eq__: Any
+        __ne__: Any
+        __neg__: Any
+        __pos__: Any
+        __abs__: Any
+        __invert__: Any
+
     # ------------------------------------------------------------------ reading and writing
 
     def _read(self) -> Atom:
@@ -55,7 +76,7 @@ class TracedArray:
                 f"the step writes to a captured array of shape {self.shape}: what a step changes "
                 "must be part of its carry; copy it first (u = u.copy()) or carry it"
             )
-        if self.ndim == 0:
+        if self.ndim == 0 and self._base is None:
             raise trace_error("a scalar cannot be written to in place")
 
     def _write(self, value: Atom) -> None:
@@ -74,9 +95,14 @@ class TracedArray:
             self._var = self._trace.emit(add, self._read(), value)
         else:
             assert self._view is not None
+            if isinstance(self._view, Picked):
+                self._base._write(self._view.add(self._trace.emit, self._base._read(), value))
+                return
             self._base._add_into(self._view.embed(self._trace.emit, self._base._type, value))
 
     def _make_view(self, view: View, type: ArrayType) -> TracedArray:
+        if self.ndim == 0 and self._base is None:  # a scalar has no memory that could be shared
+            return TracedArray(self._trace, view.read(self._trace.emit, self._read()))
         return TracedArray(self._trace, None, self, view, type)
 
     # ------------------------------------------------------------------ attributes
@@ -120,23 +146,23 @@ class TracedArray:
     def real(self) -> TracedArray:
         return self._part(True)
 
+    @real.setter
+    def real(self, value: Any) -> None:
+        self.real[...] = value
+
     @property
     def imag(self) -> TracedArray:
         return self._part(False)
+
+    @imag.setter
+    def imag(self, value: Any) -> None:
+        self.imag[...] = value
 
     def _part(self, is_real: bool) -> TracedArray:
         if self.dtype.kind != "c":
             return self if is_real else wrap(sh.zeros(require_trace().builder, self._type))
         real_type = self._type.with_dtype(np.dtype(f"f{self.itemsize // 2}"))
         return self._make_view(Part(is_real), real_type)
-
-    @real.setter
-    def real(self, value: Any) -> None:
-        self.real[...] = value
-
-    @imag.setter
-    def imag(self, value: Any) -> None:
-        self.imag[...] = value
 
     # ------------------------------------------------------------------ protocols
 
@@ -149,12 +175,18 @@ class TracedArray:
         handler = HANDLED_FUNCTIONS.get(func)
         if handler is None:
             raise trace_error(
-                f"numpy.{func.__name__} is not supported on traced values; write it with "
-                "arithmetic, slices and sums, or compute it outside of the traced function"
+                f"{func.__module__}.{func.__name__} is not supported on traced values; write it "
+                "with arithmetic, slices and sums, or compute it outside of the traced function"
             )
         return handler(*args, **kwargs)
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.dtype.kind in "iub":
+            raise trace_error(
+                f"a traced value of shape {self.shape} and dtype {self.dtype} was put where NumPy "
+                "wants a plain array; if it is the index of a plain array: pass that array as xs "
+                "of the scan, or index backsweep.numpy.asarray(array)"
+            )
         raise trace_error(
             f"a traced value of shape {self.shape} was put where NumPy wants a plain array "
             "(a plain array as target or a function that does not dispatch): create the target "
@@ -175,12 +207,16 @@ class TracedArray:
         )
 
     def __float__(self) -> float:
-        raise trace_error("a traced value has no number yet: float() cannot be taken of it")
+        raise trace_error(
+            "a traced value has no number yet: float() cannot be taken of it and it cannot be "
+            "written into a plain array; create the array with np.zeros(shape, like=u), "
+            "np.zeros_like(u) or backsweep.numpy.zeros"
+        )
 
     def __int__(self) -> int:
         raise trace_error("a traced value has no number yet: int() cannot be taken of it")
 
-    __complex__ = __float__  # type: ignore[assignment]
+    __complex__ = __float__
 
     def __len__(self) -> int:
         if self.ndim == 0:
@@ -199,7 +235,8 @@ class TracedArray:
     def __getattr__(self, name: str) -> Any:
         method = METHODS.get(name)
         if method is None:
-            raise AttributeError(f"a traced array has no attribute {name!r}")
+            line = "" if name.startswith("__") else at_user_line()
+            raise AttributeError(f"a traced array has no attribute {name!r}{line}")
         return lambda *args, **kwargs: method(self, *args, **kwargs)
 
     # ------------------------------------------------------------------ indexing
@@ -225,11 +262,16 @@ def _binary(name: str) -> tuple[Any, Any, Any]:
         return _operator(ufunc, other, self)
 
     def in_place(self: TracedArray, other: Any) -> Any:
-        if self.ndim == 0:
+        if self.ndim == 0 and self._base is None:
             return _operator(ufunc, self, other)
         return ufunc(self, other, out=self)
 
     return forward, backward, in_place
+
+
+def _unary(name: str) -> Any:
+    ufunc = getattr(np, name)
+    return lambda self: ufunc(self)
 
 
 def _operator(ufunc: Any, x: Any, y: Any) -> Any:
@@ -249,9 +291,9 @@ _OPERATORS = {
     "floordiv": "floor_divide",
     "mod": "remainder",
     "pow": "power",
-    "and": "logical_and",
-    "or": "logical_or",
-    "xor": "logical_xor",
+    "and": "bitwise_and",
+    "or": "bitwise_or",
+    "xor": "bitwise_xor",
     "matmul": "matmul",
 }
 for _name, _ufunc in _OPERATORS.items():
@@ -268,10 +310,13 @@ for _name, _ufunc in {
     "ne": "not_equal",
 }.items():
     setattr(TracedArray, f"__{_name}__", _binary(_ufunc)[0])
-TracedArray.__neg__ = lambda self: np.negative(self)  # type: ignore[attr-defined]
-TracedArray.__pos__ = lambda self: np.positive(self)  # type: ignore[attr-defined]
-TracedArray.__abs__ = lambda self: np.absolute(self)  # type: ignore[attr-defined]
-TracedArray.__invert__ = lambda self: np.logical_not(self)  # type: ignore[attr-defined]
+for _name, _ufunc in {
+    "neg": "negative",
+    "pos": "positive",
+    "abs": "absolute",
+    "invert": "invert",
+}.items():
+    setattr(TracedArray, f"__{_name}__", _unary(_ufunc))
 
 
 def wrap(atom: Atom) -> TracedArray:
@@ -284,10 +329,10 @@ def lift(value: Any) -> Atom:
     trace = require_trace()
     if isinstance(value, TracedArray):
         return _lift_traced(trace, value)
+    if isinstance(value, np.generic):  # first: np.float64 is a float as well
+        return literal(value, value.dtype)
     if isinstance(value, (bool, int, float, complex)):
         return literal(value, weak=not isinstance(value, bool))
-    if isinstance(value, np.generic):
-        return literal(value, value.dtype)
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biufc":
             raise trace_error(f"an array of dtype {value.dtype} cannot take part in a program")
@@ -295,15 +340,13 @@ def lift(value: Any) -> Atom:
             return literal(value.item(), value.dtype)
         return trace.capture_plain(value)
     if isinstance(value, (list, tuple)):
-        return _lift_sequence(trace, value)
+        return _lift_sequence(value)
     raise trace_error(f"a value of type {type(value).__name__} cannot take part in a program")
 
 
-def _lift_sequence(trace: Trace, value: Any) -> Atom:
+def _lift_sequence(value: Any) -> Atom:
     """A list or tuple as operand: an array of its items."""
-    if any(isinstance(v, TracedArray) for v in value):
-        return lift(HANDLED_FUNCTIONS[np.stack](value))
-    return trace.capture_plain(np.asarray(value))
+    return lift(HANDLED_FUNCTIONS[np.array](value))
 
 
 def _lift_traced(trace: Trace, value: TracedArray) -> Atom:

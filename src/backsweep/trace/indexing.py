@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,183 +13,10 @@ from backsweep.primitives import elementwise as ew
 from backsweep.primitives import gather as ga
 from backsweep.primitives import shape as sh
 from backsweep.trace.array import TracedArray, lift, wrap
+from backsweep.trace.index_forms import Advanced, Basic, _index_atoms, _integer, parse
 from backsweep.trace.tracing import at_user_line, require_trace, trace_error
 from backsweep.trace.ufuncs import _fit
-from backsweep.trace.views import Region
-
-
-@dataclass(frozen=True, slots=True)
-class Basic:
-    """An index of integers, slices and new axes."""
-
-    region: Region
-    shape: tuple[int, ...]
-    """After integers are dropped and new axes inserted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Advanced:
-    """Index arrays on some axes, slices on the others."""
-
-    region: Region
-    axes: tuple[int, ...]
-    """The axes with index arrays."""
-    indices: tuple[Any, ...]
-    rest_shape: tuple[int, ...]
-    """Extents of the other dimensions of the result, new axes included."""
-    position: int
-    """Where among them the dimensions of the index arrays stand."""
-    unique: bool
-
-
-def _is_array_index(item: Any) -> bool:
-    return isinstance(item, (np.ndarray, TracedArray, list)) and not (
-        isinstance(item, np.ndarray) and item.ndim == 0 and item.dtype.kind in "iu"
-    )
-
-
-def _expand(index: Any, ndim: int) -> list[Any]:
-    """A full list of items: no Ellipsis, masks as index arrays."""
-    items = list(index) if isinstance(index, tuple) else [index]
-    flat: list[Any] = []
-    for item in items:
-        if isinstance(item, list):
-            item = np.asarray(item)
-        if isinstance(item, (bool, np.bool_)):
-            raise trace_error("a single boolean as an index is not supported")
-        is_mask = getattr(item, "dtype", None) == np.bool_ and getattr(item, "ndim", 0) > 0
-        if is_mask and isinstance(item, TracedArray):
-            raise trace_error(
-                "u[mask] with a traced mask has no size that is known while tracing: use "
-                "np.where(mask, u, 0), or write u[mask] = value"
-            )
-        flat += list(np.nonzero(item)) if is_mask else [item]
-    n_used = sum(item is not None and item is not Ellipsis for item in flat)
-    if n_used > ndim:
-        raise IndexError(f"too many indices: {n_used} for {ndim} dimensions{at_user_line()}")
-    fill = [slice(None)] * (ndim - n_used)
-    where = [k for k, item in enumerate(flat) if item is Ellipsis]
-    if where:
-        return [*flat[: where[0]], *fill, *flat[where[0] + 1 :]]
-    return flat + fill
-
-
-def _integer(item: Any, extent: int) -> int:
-    k = int(item)
-    if not -extent <= k < extent:
-        raise IndexError(f"index {k} is out of bounds for an extent of {extent}{at_user_line()}")
-    return k % extent
-
-
-def parse(index: Any, shape: tuple[int, ...]) -> Basic | Advanced:
-    """Split an index into a region, index arrays and the shape of the result."""
-    items = _expand(index, len(shape))
-    if any(_is_array_index(item) for item in items):
-        return _parse_advanced(items, shape)
-    starts, steps, sizes, kept = [], [], [], []
-    axis = 0
-    for item in items:
-        if item is None:
-            kept.append(1)
-            continue
-        extent = shape[axis]
-        if isinstance(item, slice):
-            start, step, size = _slice_region(item, extent)
-            kept.append(size)
-        else:
-            start, step, size = _integer(item, extent), 1, 1
-        starts.append(start)
-        steps.append(step)
-        sizes.append(size)
-        axis += 1
-    return Basic(Region(tuple(starts), tuple(steps), tuple(sizes)), tuple(kept))
-
-
-def _slice_region(item: slice, extent: int) -> tuple[int, int, int]:
-    try:
-        start, stop, step = item.indices(extent)
-    except TypeError:
-        raise trace_error(
-            "a slice has a traced bound: its size would depend on values; use an index array "
-            "u[i + np.arange(n)] of fixed size instead"
-        ) from None
-    size = len(range(start, stop, step))
-    return (start if size else 0), step, size
-
-
-def _parse_advanced(items: list[Any], shape: tuple[int, ...]) -> Advanced:
-    starts, steps, sizes, axes, raw, rest = [], [], [], [], [], []
-    places: list[int] = []
-    axis = 0
-    for item in items:
-        if item is None:
-            rest.append(1)
-            continue
-        extent = shape[axis]
-        if isinstance(item, slice):
-            start, step, size = _slice_region(item, extent)
-            rest.append(size)
-        else:
-            start, step, size = 0, 1, extent
-            axes.append(axis)
-            raw.append((item, extent))
-            places.append(len(rest))
-        starts.append(start)
-        steps.append(step)
-        sizes.append(size)
-        axis += 1
-    adjacent = len(set(places)) == 1 and axes == list(range(axes[0], axes[0] + len(axes)))
-    indices, unique = _index_atoms(raw)
-    region = Region(tuple(starts), tuple(steps), tuple(sizes))
-    position = places[0] if adjacent else 0
-    return Advanced(region, tuple(axes), indices, tuple(rest), position, unique)
-
-
-def _index_atoms(raw: list[tuple[Any, int]]) -> tuple[tuple[Any, ...], bool]:
-    """Index arrays as int64 atoms of one shape, and whether no element is named twice."""
-    if all(not isinstance(item, TracedArray) for item, _ in raw):
-        arrays = []
-        for item, extent in raw:
-            array = np.asarray(item)
-            if array.dtype.kind not in "iu" and array.size:
-                raise IndexError(
-                    f"index arrays must be integers, not {array.dtype}{at_user_line()}"
-                )
-            array = array.astype(np.int64)
-            if array.size and (array.min() < -extent or array.max() >= extent):
-                raise IndexError(
-                    f"an index array runs from {array.min()} to {array.max()}, out of bounds for "
-                    f"an extent of {extent}{at_user_line()}"
-                )
-            arrays.append(np.where(array < 0, array + extent, array))
-        arrays = [np.array(a, order="C") for a in np.broadcast_arrays(*arrays)]
-        flat = np.ravel_multi_index(tuple(arrays), tuple(e for _, e in raw)).reshape(-1)
-        unique = np.unique(flat).size == flat.size
-        return tuple(capture_indices(a) for a in arrays), unique
-    handles = []
-    for item, extent in raw:
-        value = item if isinstance(item, TracedArray) else wrap(lift(np.asarray(item)))
-        if value.dtype.kind not in "iu":
-            raise IndexError(f"index arrays must be integers, not {value.dtype}{at_user_line()}")
-        value = value.astype(np.int64)
-        handles.append(np.where(value < 0, value + extent, value))
-    shape = np.broadcast_shapes(*(h.shape for h in handles))
-    builder = require_trace().builder
-    atoms = []
-    for h in handles:
-        atom = h._read()
-        if not isinstance(atom, Var):
-            atom = sh.full(builder, atom, shape)
-        atoms.append(sh.broadcast_to(builder, atom, shape))
-    return tuple(atoms), shape == ()
-
-
-def capture_indices(array: np.ndarray) -> Any:
-    """Index arrays are data: they enter the program as inputs, never as constants."""
-    trace = require_trace()
-    flat = trace.capture_plain(trace.pooled(np.atleast_1d(array)))
-    return flat if array.ndim else trace.emit(sh.reshape, flat, shape=())
-
+from backsweep.trace.views import Picked, ReadOnly, Region, Reshaped
 
 # --------------------------------------------------------------------------- reading
 
@@ -202,8 +28,27 @@ def get_item(u: TracedArray, index: Any) -> Any:
     else:
         parsed = parse(index, u.shape)
     if isinstance(parsed, Advanced):
+        if _points_shape(parsed) == () and parsed.rest_shape:
+            return _picked(u, parsed, index)
         return wrap(_gather(u, parsed))
-    return _view(u, parsed)
+    view = _view(u, parsed)
+    return wrap(lift(view)) if _copies(u, index) else view
+
+
+def _copies(u: TracedArray, index: Any) -> bool:
+    """Where NumPy copies what looks like a basic index."""
+    items = index if isinstance(index, tuple) else (index,)
+    return (u.ndim == 0 and index == ()) or any(isinstance(i, np.ndarray) for i in items)
+
+
+def _picked(u: TracedArray, a: Advanced, index: Any) -> TracedArray:
+    """A view at traced integers; of an array from outside one that is read only."""
+    if u._trace is not require_trace():
+        return read_only(wrap(_gather(u, a)))
+    arranged = _arranged(u, a)
+    shape = arranged.shape[len(a.indices) :]
+    view = arranged._make_view(Picked(a.indices, index), u._type.with_shape(shape))
+    return view if shape == a.rest_shape else view._reshaped(a.rest_shape)
 
 
 def _is_full_integer(index: Any, ndim: int) -> bool:
@@ -221,6 +66,12 @@ def _point(index: Any, shape: tuple[int, ...]) -> Advanced:
     indices, _ = _index_atoms(arrays)
     n = len(shape)
     return Advanced(Region((0,) * n, (1,) * n, shape), tuple(range(n)), indices, (), 0, True)
+
+
+def read_only(u: TracedArray, shape: tuple[int, ...] | None = None) -> TracedArray:
+    """A view, broadcast to a shape, that cannot be written to."""
+    shape = u.shape if shape is None else shape
+    return TracedArray(u._trace, None, u, ReadOnly(shape), u._type.with_shape(shape))
 
 
 def _is_whole(region: Region, shape: tuple[int, ...]) -> bool:
@@ -247,7 +98,7 @@ def _arranged(u: TracedArray, a: Advanced) -> TracedArray:
 
 
 def _points_shape(a: Advanced) -> tuple[int, ...]:
-    return a.indices[0].type.shape  # type: ignore[no-any-return]
+    return a.indices[0].type.shape
 
 
 def _gather(u: TracedArray, a: Advanced) -> Atom:
@@ -264,7 +115,7 @@ def _place(emit: Any, value: Atom, a: Advanced) -> Atom:
     value = emit(sh.reshape, value, shape=(*points, *a.rest_shape))
     rest = list(range(n, n + len(a.rest_shape)))
     axes = (*rest[: a.position], *range(n), *rest[a.position :])
-    return emit(sh.transpose, value, axes=axes)  # type: ignore[no-any-return]
+    return emit(sh.transpose, value, axes=axes)
 
 
 def _displace(emit: Any, value: Atom, a: Advanced, target: tuple[int, ...]) -> Atom:
@@ -274,7 +125,7 @@ def _displace(emit: Any, value: Atom, a: Advanced, target: tuple[int, ...]) -> A
     n_rest = len(a.rest_shape)
     axes = (*range(p, p + n), *range(p), *range(p + n, n + n_rest))
     value = emit(sh.transpose, value, axes=axes)
-    return emit(sh.reshape, value, shape=target)  # type: ignore[no-any-return]
+    return emit(sh.reshape, value, shape=target)
 
 
 def _result_shape(a: Advanced) -> tuple[int, ...]:
@@ -294,7 +145,8 @@ def set_item(u: TracedArray, index: Any, value: Any) -> None:
     is_point = _is_full_integer(index, u.ndim)
     parsed = _point(index, u.shape) if is_point else parse(index, u.shape)
     if isinstance(parsed, Advanced):
-        _set_points(u, parsed, value)
+        if not _is_same_pick(u, index, value):
+            _set_points(u, parsed, value)
         return
     if _is_same_view(u, parsed, value):
         return
@@ -312,6 +164,34 @@ def _is_same_view(u: TracedArray, basic: Basic, value: Any) -> bool:
             return False
         chain = chain._base
     return chain._base is u and chain._view == basic.region
+
+
+def _is_same_pick(u: TracedArray, index: Any, value: Any) -> bool:
+    """`u[i] += v` with a traced integer ends by writing the view u[i] onto itself."""
+    if not isinstance(value, TracedArray):
+        return False
+    chain: TracedArray | None = value
+    while chain is not None and not isinstance(chain._view, Picked):
+        if not isinstance(chain._view, Reshaped):
+            return False
+        chain = chain._base
+    if chain is None or not isinstance(chain._view, Picked):
+        return False
+    written = chain._view.index
+    if isinstance(index, tuple) and isinstance(written, tuple) and len(index) == len(written):
+        is_same = all(_is_same_item(i, j) for i, j in zip(index, written, strict=True))
+    else:
+        is_same = _is_same_item(index, written)
+    base = chain._base
+    while is_same and base is not None and base is not u:
+        base = base._base
+    return is_same and base is u
+
+
+def _is_same_item(i: Any, j: Any) -> bool:
+    if isinstance(i, TracedArray):
+        return i is j and i._base is None
+    return i is j or (isinstance(i, (int, slice)) and type(i) is type(j) and i == j)
 
 
 def _set_masked(u: TracedArray, mask: TracedArray, value: Any) -> None:
@@ -399,7 +279,7 @@ def _increment(u: TracedArray, base: Atom, a: Advanced, value: Atom) -> Atom | N
     shape = _result_shape(a)
     if added.type.shape != shape:
         return sh.full(builder, added, shape) if not isinstance(added, Var) else None
-    return added  # type: ignore[no-any-return]
+    return added
 
 
 def add_at(u: Any, index: Any, value: Any, negate: bool = False) -> None:
@@ -410,7 +290,7 @@ def add_at(u: Any, index: Any, value: Any, negate: bool = False) -> None:
     parsed = _point(index, u.shape) if _is_full_integer(index, u.ndim) else parse(index, u.shape)
     if isinstance(parsed, Basic):
         target = _view(u, parsed)
-        target += -value if negate else value  # noqa: PLW2901
+        target += -value if negate else value
         return
     emit = u._trace.emit
     view = _arranged(u, parsed)

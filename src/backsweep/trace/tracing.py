@@ -7,6 +7,7 @@ of the inner program and is *captured*: the caller passes it as a constant of th
 
 from __future__ import annotations
 
+import contextlib
 import linecache
 import os
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -23,17 +25,17 @@ from backsweep.errors import MutationError, TraceError
 from backsweep.ir import ArrayType, Atom, Builder, Literal, Source, Var
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_SKIPPED = (_PACKAGE, os.path.dirname(np.__file__) + os.sep)
+_SKIPPED = (_PACKAGE, os.path.dirname(np.__file__) + os.sep, contextlib.__file__)
 
 
 def user_source() -> Source | None:
     """The innermost line of code that belongs neither to backsweep nor to NumPy."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
         if not name.startswith(_SKIPPED) and not name.startswith("<"):
             return Source(name, frame.f_lineno)
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None
 
 
@@ -78,7 +80,7 @@ class Trace:
         root = self
         while root.parent is not None:
             root = root.parent
-        key = (indices.shape, indices.tobytes())
+        key = (indices.shape, indices.dtype.str, indices.tobytes())
         return root.index_pool.setdefault(key, indices)
 
     def emit(self, primitive: Any, *inputs: Atom, **params: Any) -> Any:
@@ -150,7 +152,8 @@ def new_trace() -> Iterator[Trace]:
 
 
 def _random_state() -> Any:
-    kind, key, *rest = np.random.get_state(legacy=True)  # type: ignore[misc]
+    state: Any = np.random.get_state(legacy=True)
+    kind, key, *rest = state
     return kind, key.tobytes(), tuple(rest)
 
 

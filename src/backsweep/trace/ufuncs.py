@@ -14,6 +14,16 @@ from backsweep.primitives import shape as sh
 from backsweep.trace.array import HANDLED_FUNCTIONS, TracedArray, lift, wrap
 from backsweep.trace.tracing import at_user_line, require_trace, trace_error
 
+SPECIAL: dict[str, Callable[..., TracedArray]] = {}
+"""Ufuncs that are more than one equation; filled by `ufunc_rules`."""
+
+COMPLEX_RULES: dict[str, Callable[..., TracedArray]] = {}
+"""Those whose complex form is written in terms of real ones."""
+
+_COMPLEX_PRIMITIVES = frozenset(
+    (ew.add, ew.sub, ew.mul, ew.div, ew.neg, ew.exp, ew.log, ew.sqrt, ew.eq, ew.ne, ew.conj)
+)
+
 _WEAK = {"f": float, "i": int, "u": int, "c": complex}
 
 SIMPLE: dict[str, Any] = {
@@ -67,7 +77,10 @@ def promote(ufunc: Any, atoms: list[Atom]) -> tuple[list[Atom], bool]:
     is_weak = all(isinstance(t, type) for t in types)
     if is_weak:
         types = [np.dtype(t) for t in types]
-    loop = ufunc.resolve_dtypes((*types, *[None] * ufunc.nout))
+    try:
+        loop = ufunc.resolve_dtypes((*types, *[None] * ufunc.nout))
+    except TypeError as error:
+        raise trace_error(str(error)) from None
     out = [_cast(emit, a, dtype) for a, dtype in zip(atoms, loop, strict=False)]
     return out, is_weak
 
@@ -76,11 +89,11 @@ def _cast(emit: Any, atom: Atom, dtype: np.dtype) -> Atom:
     assert isinstance(atom.type, ArrayType)
     if atom.type.dtype == dtype:
         return atom
-    if isinstance(atom, Literal):
-        return Literal(atom.value, ArrayType((), dtype))
     if atom.type.dtype.kind == "c" and dtype.kind != "c":
         raise trace_error(f"a complex value cannot become {dtype}: take .real or abs()")
-    return emit(ew.cast, atom, dtype=dtype)  # type: ignore[no-any-return]
+    if isinstance(atom, Literal):
+        return Literal(atom.value, ArrayType((), dtype))
+    return emit(ew.cast, atom, dtype=dtype)
 
 
 def broadcast_together(atoms: list[Atom]) -> list[Atom]:
@@ -114,7 +127,7 @@ def apply(ufunc: Any, *values: Any) -> TracedArray:
     atoms = [lift(v) for v in values]
     special = SPECIAL.get(name)
     if special is not None:
-        return special(*atoms)  # type: ignore[no-any-return]
+        return special(*atoms)
     primitive = SIMPLE.get(name)
     if primitive is None:
         raise trace_error(
@@ -122,8 +135,13 @@ def apply(ufunc: Any, *values: Any) -> TracedArray:
             "exp, log, sqrt and trigonometric functions"
         )
     promoted, weak = promote(ufunc, atoms)
-    if primitive is ew.conj and promoted[0].type.dtype.kind != "c":  # type: ignore[union-attr]
+    is_complex = promoted[0].type.dtype.kind == "c"  # type: ignore[union-attr]
+    if primitive is ew.conj and not is_complex:
         return wrap(promoted[0])
+    if is_complex and primitive not in _COMPLEX_PRIMITIVES:
+        if name in COMPLEX_RULES:
+            return COMPLEX_RULES[name](*promoted)
+        raise trace_error(f"numpy.{name} of complex values is not supported: use abs() or .real")
     return elementwise(primitive, promoted, weak)
 
 
@@ -162,6 +180,8 @@ def _adds_in_place(ufunc: Any, inputs: Any, out: Any) -> bool:
         return False
     out._check_writable()
     atoms, _ = promote(ufunc, [out._read(), lift(inputs[1])])
+    if atoms[0].type.dtype != out.dtype:  # type: ignore[union-attr]
+        return False
     value = _fit(atoms[1], out)
     out._add_into(require_trace().emit(ew.neg, value) if ufunc is np.subtract else value)
     return True
@@ -171,13 +191,10 @@ def _fit(atom: Atom, target: TracedArray) -> Atom:
     """Cast and broadcast a value for a write into a target."""
     trace = require_trace()
     assert isinstance(atom.type, ArrayType)
-    if not np.can_cast(atom.type.dtype, target.dtype, "same_kind") and not (
-        atom.type.weak or atom.type.dtype.kind in "iub"
-    ):
-        raise trace_error(
-            f"a value of dtype {atom.type.dtype} cannot be written into {target.dtype}"
-        )
     atom = _cast(trace.emit, atom, target.dtype)
+    extra = len(atom.type.shape) - target.ndim
+    if extra > 0 and atom.type.shape[:extra] == (1,) * extra:
+        atom = trace.emit(sh.reshape, atom, shape=atom.type.shape[extra:])
     try:
         fits = np.broadcast_shapes(atom.type.shape, target.shape) == target.shape
     except ValueError:
@@ -195,65 +212,17 @@ def _fit(atom: Atom, target: TracedArray) -> Atom:
 def _assign_out(out: Any, result: TracedArray) -> Any:
     if not isinstance(out, TracedArray):
         raise trace_error(
-            f"a traced value is written into a plain array of shape {np.shape(out)}: create it with "
-            "np.zeros(shape, like=u), np.zeros_like(u) or backsweep.numpy.zeros"
+            f"a traced value is written into a plain array of shape {np.shape(out)}: create it "
+            "with np.zeros(shape, like=u), np.zeros_like(u) or backsweep.numpy.zeros"
         )
     out._check_writable()
+    if not np.can_cast(result.dtype, out.dtype, "same_kind"):
+        raise trace_error(
+            f"a result of dtype {result.dtype} cannot be written into {out.dtype}: as in NumPy "
+            "this needs u[...] = value.astype(...)"
+        )
     out._write(_fit(result._read(), out))
     return out
-
-
-# --------------------------------------------------------------------------- special cases
-
-
-def _absolute(x: Atom) -> TracedArray:
-    assert isinstance(x.type, ArrayType)
-    if x.type.dtype.kind == "c":
-        return elementwise(ew.complex_abs, [x])
-    return elementwise(ew.abs_, [x], x.type.weak)
-
-
-def _power(x: Atom, y: Atom) -> TracedArray:
-    atoms, weak = promote(np.power, [x, y])
-    x, y = atoms
-    trace = require_trace()
-    if isinstance(y, Literal) and x.type.dtype.kind in "fc" and y.value.imag == 0:  # type: ignore
-        out = ew.power_of(trace.builder, x, float(y.value.real))
-        if isinstance(out, Literal):
-            out = sh.full(trace.builder, out, x.type.shape) if x.type.shape else out
-        if x.type.dtype.kind == "c":  # type: ignore[union-attr]
-            return _complex_power(x, float(y.value.real))
-        return wrap(out)
-    if x.type.dtype.kind == "c":  # type: ignore[union-attr]
-        return np.exp(wrap(y) * np.log(wrap(x)))  # type: ignore[no-any-return,return-value,call-overload]
-    if x.type.dtype.kind in "iu":  # type: ignore[union-attr]
-        return _integer_power(x, y)
-    return elementwise(ew.pow_, atoms, weak)
-
-
-def _complex_power(x: Atom, exponent: float) -> TracedArray:
-    if exponent == int(exponent) and 0 < exponent <= 8:
-        result = wrap(x)
-        for _ in range(int(exponent) - 1):
-            result = apply(np.multiply, result, wrap(x))
-        return result
-    return apply(np.exp, apply(np.multiply, exponent, apply(np.log, wrap(x))))
-
-
-def _integer_power(x: Atom, y: Atom) -> TracedArray:
-    if not isinstance(y, Literal) or not 0 <= int(y.value) <= 64:
-        raise trace_error("an integer to a traced power is not supported: use a float base")
-    result = apply(np.add, apply(np.multiply, wrap(x), 0), 1)
-    for _ in range(int(y.value)):
-        result = apply(np.multiply, result, wrap(x))
-    return result
-
-
-def _logical(primitive: Any) -> Callable[..., TracedArray]:
-    def rule(*atoms: Atom) -> TracedArray:
-        return elementwise(primitive, [as_mask(a) for a in atoms])
-
-    return rule
 
 
 def as_mask(atom: Atom) -> Atom:
@@ -262,41 +231,7 @@ def as_mask(atom: Atom) -> Atom:
     if atom.type.dtype == np.bool_:
         return atom
     zero = Literal(0, ArrayType((), atom.type.dtype))
-    return require_trace().emit(ew.ne, atom, zero)  # type: ignore[no-any-return]
-
-
-def _composed(function: Callable[..., Any]) -> Callable[..., TracedArray]:
-    return lambda *atoms: function(*(wrap(a) for a in atoms))
-
-
-SPECIAL: dict[str, Callable[..., TracedArray]] = {
-    "absolute": _absolute,
-    "fabs": _absolute,
-    "power": _power,
-    "float_power": _power,
-    "square": _composed(lambda x: x * x),
-    "reciprocal": _composed(lambda x: 1.0 / x),
-    "positive": _composed(lambda x: x),
-    "hypot": _composed(lambda x, y: np.sqrt(x * x + y * y)),
-    "exp2": _composed(lambda x: np.exp(x * float(np.log(2.0)))),
-    "log2": _composed(lambda x: np.log(x) * float(1.0 / np.log(2.0))),
-    "log10": _composed(lambda x: np.log(x) * float(1.0 / np.log(10.0))),
-    "deg2rad": _composed(lambda x: x * float(np.pi / 180.0)),
-    "radians": _composed(lambda x: x * float(np.pi / 180.0)),
-    "rad2deg": _composed(lambda x: x * float(180.0 / np.pi)),
-    "degrees": _composed(lambda x: x * float(180.0 / np.pi)),
-    "isnan": _composed(lambda x: x != x),
-    "isfinite": _composed(lambda x: (x - x) == (x - x)),
-    "trunc": _composed(lambda x: np.where(x < 0, np.ceil(x), np.floor(x))),
-    "logical_and": _logical(ew.logical_and),
-    "logical_or": _logical(ew.logical_or),
-    "logical_xor": _logical(ew.logical_xor),
-    "logical_not": _logical(ew.logical_not),
-    "bitwise_and": _logical(ew.logical_and),
-    "bitwise_or": _logical(ew.logical_or),
-    "bitwise_xor": _logical(ew.logical_xor),
-    "invert": _logical(ew.logical_not),
-}
+    return require_trace().emit(ew.ne, atom, zero)
 
 
 def _reduction(function: Any) -> Callable[..., Any]:

@@ -1,0 +1,1 @@
+"""Transformations of functions: thin layers over passes and runtime."""

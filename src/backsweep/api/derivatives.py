@@ -1,0 +1,392 @@
+"""grad, value_and_grad, vjp, jvp, linearize, hvp: with JAX's names and signatures.
+
+Derivatives are those of the real inner product <a, b> = Re sum conj(a) b: the gradient of
+a real loss with respect to a complex array is dL/dx + i dL/dy, the direction of steepest
+ascent (PyTorch's convention; JAX returns its conjugate).
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from backsweep.api.tracer import Traced, apply_program, trace_function, type_of
+from backsweep.api.tree import Tree, flatten
+from backsweep.codegen import statistics
+from backsweep.errors import DifferentiationError, ShapeError
+from backsweep.ir import ArrayType, Builder, Program, verify
+from backsweep.ir.builder import scalar
+from backsweep.passes import jvp_program, simplify, transpose
+from backsweep.passes import linearize as linearize_program
+from backsweep.passes.jvp import instantiate
+from backsweep.passes.linearize import transpose_equations
+from backsweep.runtime.execute import run_program
+from backsweep.runtime.fingerprint import fingerprint
+from backsweep.runtime.report import Report
+from backsweep.trace.tracing import active_trace
+
+Argnums = int | Sequence[int]
+
+
+@dataclass
+class _Call:
+    """A function traced on given arguments, with the leaves that are differentiated."""
+
+    traced: Traced
+    values: list[Any]
+    """Captured values, then arguments: the inputs of the program."""
+    active: list[bool]
+    trees: list[Tree]
+    """Of the differentiated arguments."""
+
+    @property
+    def n_active(self) -> int:
+        return sum(self.active)
+
+
+def _trace_call(function: Callable[..., Any], args: Sequence[Any], argnums: Argnums) -> _Call:
+    wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    wanted = tuple(k % len(args) if -len(args) <= k < len(args) else _no_argument(k, args) for k in wanted)
+    leaves, tree = flatten(tuple(args))
+    types = [type_of(leaf) for leaf in leaves]
+    active: list[bool] = []
+    trees: dict[int, Tree] = {}
+    for k, arg in enumerate(args):
+        own, own_tree = flatten(arg)
+        active += [k in wanted] * len(own)
+        trees[k] = own_tree
+    for leaf_type, is_active in zip(types, active, strict=True):
+        if is_active and not leaf_type.is_inexact:
+            raise DifferentiationError(
+                f"an argument to be differentiated has dtype {leaf_type.dtype}; derivatives need "
+                "float or complex input: convert it with .astype(float), or leave it out of argnums"
+            )
+    traced = trace_function(function, types, tree, getattr(function, "__name__", "program"))
+    values = [*traced.captured, *(_as_input(v, t) for v, t in zip(leaves, types, strict=True))]
+    return _Call(traced, values, [False] * traced.n_captured + active, [trees[k] for k in wanted])
+
+
+def _no_argument(k: int, args: Sequence[Any]) -> int:
+    raise DifferentiationError(f"argnums={k}, but the function was called with {len(args)} arguments")
+
+
+def _as_input(leaf: Any, type: ArrayType) -> Any:
+    return leaf if active_trace() is not None else np.asarray(leaf, type.dtype)
+
+
+def _shaped_like_arguments(call: _Call, leaves: Sequence[Any], argnums: Argnums) -> Any:
+    """Leaves of the differentiated arguments as those arguments' containers."""
+    supply = iter(leaves)
+    results = []
+    for tree in call.trees:
+        results.append(tree.build([next(supply) for _ in range(tree.n_leaves - len(tree.static))]))
+    return results[0] if isinstance(argnums, int) else tuple(results)
+
+
+def _check_loss(type: Any) -> None:
+    if type.shape != () or type.dtype.kind != "f":
+        raise DifferentiationError(
+            f"the function to differentiate returned {type}; grad needs one real scalar: "
+            "sum it, or take abs()**2 of complex values; vjp handles other outputs"
+        )
+
+
+def value_and_grad(
+    function: Callable[..., Any],
+    argnums: Argnums = 0,
+    has_aux: bool = False,
+    *,
+    has_report: bool = False,
+) -> Callable[..., Any]:
+    """A function that returns value and gradient.
+
+    Parameters
+    ----------
+    function : callable
+        Returns a real scalar, or with `has_aux` a pair of it and anything else.
+    argnums : int or sequence of int
+        Which arguments to differentiate.
+    has_aux : bool
+    has_report : bool
+        Return a `Report` as third value: what the gradient cost.
+
+    Returns
+    -------
+    callable
+        Returns ``(value, gradient)``, with `has_aux` ``((value, aux), gradient)``.
+
+    Raises
+    ------
+    DifferentiationError
+        If the value is no real scalar or an argument is not floating point.
+
+    Examples
+    --------
+    >>> value, gradient = value_and_grad(lambda x: np.sum(x**2))(np.array([1.0, 2.0]))
+    >>> gradient
+    array([2., 4.])
+    """
+
+    def evaluated(*args: Any) -> Any:
+        begin = time.perf_counter()
+        before = statistics.copy()
+        call = _trace_call(function, args, argnums)
+        out_types = call.traced.program.out_types
+        if not out_types:
+            raise DifferentiationError("the function to differentiate returned nothing")
+        _check_loss(out_types[0])
+        program = _value_and_grad_program(call.traced.program, call.active)
+        report = Report()
+        outputs = apply_program(program, call.values, report)
+        n = len(out_types)
+        out = call.traced.out_tree.build([_unwrapped(v) for v in outputs[:n]])
+        if has_aux and not (isinstance(out, tuple) and len(out) == 2):
+            raise DifferentiationError("has_aux=True: the function must return (value, aux)")
+        gradient = _shaped_like_arguments(call, outputs[n:], argnums)
+        if not has_report:
+            return out, gradient
+        _complete(report, before, begin, outputs[:1], outputs[n:])
+        return out, gradient, report
+
+    return evaluated
+
+
+def _unwrapped(value: Any) -> Any:
+    """0-d results as NumPy scalars."""
+    return value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
+
+
+def _complete(report: Report, before: Any, begin: float, value: Any, gradient: Any) -> None:
+    report.seconds = time.perf_counter() - begin
+    report.n_compilations = statistics.compilations - before.compilations
+    report.n_cache_hits = statistics.hits - before.hits
+    report.compile_seconds = statistics.seconds - before.seconds
+    if active_trace() is None:
+        report.value_fingerprint = fingerprint(value)
+        report.gradient_fingerprint = fingerprint(gradient)
+
+
+def _value_and_grad_program(program: Program, active: Sequence[bool]) -> Program:
+    """inputs -> (outputs, gradients of the first output)."""
+    parts = linearize_program(program, active)
+    b = Builder()
+    arguments = tuple(b.input(v.type, v.name) for v in program.inputs)
+    results = b.inline(parts.primal, arguments)
+    outputs, residuals = results[: parts.n_outputs], results[parts.n_outputs :]
+    one = scalar(1, outputs[0])
+    cts = [one if k == 0 else None for k, a in enumerate(parts.active_out) if a]
+    if not parts.active_out[0]:
+        cts = [None] * len(cts)
+    bars = transpose_equations(b, parts.tangent, residuals, cts)
+    full = [instantiate(b, bar, bar.type) for bar in bars]
+    return verify(simplify(b.build([*outputs, *full], f"value_and_grad_{program.name}")))
+
+
+def grad(
+    function: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
+) -> Callable[..., Any]:
+    """A function that returns the gradient; with `has_aux` ``(gradient, aux)``.
+
+    See `value_and_grad`.
+    """
+    both = value_and_grad(function, argnums, has_aux)
+
+    def evaluated(*args: Any) -> Any:
+        out, gradient = both(*args)
+        return (gradient, out[1]) if has_aux else gradient
+
+    return evaluated
+
+
+def jvp(
+    function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
+) -> tuple[Any, Any]:
+    """Value and directional derivative, in one forward sweep.
+
+    Parameters
+    ----------
+    function : callable
+    primals, tangents : tuple
+        Arguments and directions, of the same structure.
+
+    Returns
+    -------
+    value, tangent : pytree
+    """
+    call = _trace_call(function, primals, tuple(range(len(primals))))
+    dots = _matching(call, tangents)
+    keep = [t.is_inexact for t in call.traced.program.out_types]
+    program, _ = jvp_program(call.traced.program, call.active, keep=keep)
+    program = verify(simplify(program))
+    outputs = [_unwrapped(v) for v in apply_program(program, [*call.values, *dots])]
+    return _paired(call, outputs, keep)
+
+
+def _paired(call: _Call, outputs: list[Any], keep: list[bool]) -> tuple[Any, Any]:
+    n = len(keep)
+    dots = iter(outputs[n:])
+    tangents = [next(dots) if k else np.zeros(np.shape(v)) for k, v in zip(keep, outputs, strict=False)]
+    return call.traced.out_tree.build(outputs[:n]), call.traced.out_tree.build(tangents)
+
+
+def _matching(call: _Call, tangents: Any) -> list[Any]:
+    """Tangents as arrays of the types of the active inputs."""
+    leaves, _ = flatten(tuple(tangents))
+    types = [v.type for v, a in zip(call.traced.program.inputs, call.active, strict=True) if a]
+    if len(leaves) != len(types):
+        raise ShapeError(f"{len(types)} tangents are needed, {len(leaves)} were given")
+    for k, (leaf, type) in enumerate(zip(leaves, types, strict=True)):
+        if np.shape(leaf) != type.shape:
+            raise ShapeError(f"tangent {k} has shape {np.shape(leaf)}, {type.shape} is needed")
+    return [_as_input(v, t) for v, t in zip(leaves, types, strict=True)]  # type: ignore[arg-type]
+
+
+class Pullback:
+    """The linear map from cotangents of the outputs to cotangents of the inputs.
+
+    May be called again; holds residuals and trajectories until `close`, the end of a `with`
+    block, or until it is no longer referenced.
+
+    Attributes
+    ----------
+    report : Report
+    """
+
+    def __init__(
+        self, program: Program, residuals: list[Any], call: _Call, out_types: Any, report: Report
+    ) -> None:
+        self._program, self._call, self._out_types = program, call, out_types
+        self._residuals = residuals
+        self.report = report
+        self._finalizer = weakref.finalize(self, residuals.clear)
+
+    def __call__(self, cotangent: Any) -> Any:
+        if self._residuals == [] and self._program.inputs[len(self._out_types) :]:
+            raise DifferentiationError("the pullback was closed: call vjp again")
+        leaves, _ = flatten(cotangent)
+        if len(leaves) != len(self._out_types):
+            raise ShapeError(
+                f"the pullback needs {len(self._out_types)} cotangents, {len(leaves)} were given"
+            )
+        cts = []
+        for k, (leaf, type) in enumerate(zip(leaves, self._out_types, strict=True)):
+            if np.shape(leaf) != type.shape:
+                raise ShapeError(f"cotangent {k} has shape {np.shape(leaf)}, {type.shape} is needed")
+            cts.append(np.asarray(leaf, type.dtype))
+        active = [ct for ct, t in zip(cts, self._out_types, strict=True) if t.is_inexact]
+        bars = run_program(self._program, [*self._residuals, *active], self.report)
+        return _shaped_like_arguments(self._call, bars, tuple(range(len(self._call.trees))))
+
+    def close(self) -> None:
+        """Release residuals and trajectories."""
+        for value in self._residuals:
+            if hasattr(value, "close"):
+                value.close()
+        self._finalizer()
+
+    def __enter__(self) -> Pullback:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _linearized(function: Callable[..., Any], primals: Sequence[Any], what: str) -> Any:
+    if active_trace() is not None:
+        raise DifferentiationError(
+            f"{what} inside a traced function is not supported: use grad, value_and_grad or jvp"
+        )
+    call = _trace_call(function, primals, tuple(range(len(primals))))
+    parts = linearize_program(call.traced.program, call.active)
+    report = Report()
+    values = [np.array(v) for v in call.values]  # later changes must not reach the pullback
+    results = run_program(verify(parts.primal), values, report)
+    outputs = [_unwrapped(np.array(v)) for v in results[: parts.n_outputs]]
+    residuals = list(results[parts.n_outputs :])
+    return call, parts, call.traced.out_tree.build(outputs), residuals, report
+
+
+def vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Pullback]:
+    """Value and pullback.
+
+    Parameters
+    ----------
+    function : callable
+    *primals : pytree of array_like
+        Copied, as captured arrays are: changing them later does not change the pullback.
+
+    Returns
+    -------
+    value : pytree
+    pullback : Pullback
+        Takes a cotangent of the value's structure, returns a tuple of cotangents.
+    """
+    call, parts, value, residuals, report = _linearized(function, primals, "vjp")
+    out_types = call.traced.program.out_types
+    given = [t.is_inexact for t in out_types]
+    wanted = [g for g, a in zip(given, parts.active_out, strict=True) if a]
+    program = verify(simplify(transpose(parts.tangent, parts.n_residuals, wanted)))
+    program = _with_all_cotangents(program, parts, given, out_types)
+    return value, Pullback(program, residuals, call, out_types, report)
+
+
+def _with_all_cotangents(program: Program, parts: Any, given: list[bool], types: Any) -> Program:
+    """Accept (and ignore) cotangents of outputs that do not depend on the inputs."""
+    b = Builder()
+    residuals = [b.input(v.type) for v in program.inputs[: parts.n_residuals]]
+    cts = [b.input(t) if g else None for t, g in zip(types, given, strict=True)]
+    used = [ct for ct, a in zip(cts, parts.active_out, strict=True) if a and ct is not None]
+    outputs = b.inline(program, (*residuals, *used))
+    return b.build(outputs, program.name)
+
+
+def linearize(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
+    """Value and the linear map from tangents of the inputs to tangents of the value.
+
+    A scan's tangent is run again from its initial state at each call.
+    """
+    call, parts, value, residuals, report = _linearized(function, primals, "linearize")
+    out_types = call.traced.program.out_types
+
+    def pushforward(*tangents: Any) -> Any:
+        dots = _matching(call, tangents)
+        results = iter(run_program(parts.tangent, [*residuals, *dots], report))
+        full = [
+            _unwrapped(next(results)) if active else np.zeros(t.shape, t.dtype)
+            for active, t in zip(parts.active_out, out_types, strict=True)
+        ]
+        return call.traced.out_tree.build(full)
+
+    return value, pushforward
+
+
+def hvp(
+    function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
+) -> tuple[Any, Any]:
+    """Gradient and product of the Hessian with a direction, forward over reverse.
+
+    Parameters
+    ----------
+    function : callable
+        Returns a real scalar.
+    primals, tangents : tuple
+        Arguments and directions. The Hessian is that with respect to all of them.
+
+    Returns
+    -------
+    gradient, product : tuple of pytrees
+        One entry for each argument; alone where there is one argument.
+    """
+    argnums: Argnums = 0 if len(primals) == 1 else tuple(range(len(primals)))
+    return jvp(grad(function, argnums), primals, tangents)

@@ -1,0 +1,114 @@
+"""From a Python function to a program with its captured values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from backsweep import config
+from backsweep.api.tree import Tree, flatten
+from backsweep.ir import ArrayType, Atom, Literal, Program, Var, verify
+from backsweep.passes import simplify
+from backsweep.primitives.shape import full
+from backsweep.runtime.execute import run_program
+from backsweep.runtime.report import Report
+from backsweep.trace.array import TracedArray, lift, wrap
+from backsweep.trace.tracing import Trace, active_trace, new_trace
+
+_WEAK_DTYPES = {bool: "?", int: "i8", float: "f8", complex: "c16"}
+
+
+def type_of(leaf: Any) -> ArrayType:
+    """The type of an argument; Python scalars are weak."""
+    if isinstance(leaf, TracedArray):
+        return leaf._type
+    if type(leaf) in _WEAK_DTYPES:
+        return ArrayType((), np.dtype(_WEAK_DTYPES[type(leaf)]), type(leaf) is not bool)
+    array = np.asarray(leaf)
+    return ArrayType(array.shape, array.dtype)
+
+
+@dataclass
+class Traced:
+    """A traced function.
+
+    Attributes
+    ----------
+    program : Program
+        Inputs: captured values, then the numeric leaves of the arguments.
+    captured : list
+        Plain arrays, or atoms of the enclosing trace, one for each captured input.
+    out_tree : Tree
+    """
+
+    program: Program
+    captured: list[Any]
+    out_tree: Tree
+
+    @property
+    def n_captured(self) -> int:
+        return len(self.captured)
+
+
+def trace_function(
+    function: Callable[..., Any], types: Sequence[ArrayType], in_tree: Tree, name: str = "program"
+) -> Traced:
+    """Run a function once on traced arguments."""
+    with new_trace() as trace:
+        arguments = [trace.builder.input(t) for t in types]
+        args = in_tree.build([wrap(v) for v in arguments])
+        result = function(*args)
+        leaves, out_tree = flatten(result)
+        outputs = [materialized(trace, lift(leaf)) for leaf in leaves]
+    return finish(trace, arguments, outputs, out_tree, name)
+
+
+def materialized(trace: Trace, atom: Atom) -> Atom:
+    """A literal output becomes a 0-d value, so that every output is a variable."""
+    if isinstance(atom, Literal):
+        return full(trace.builder, atom, ())
+    return atom
+
+
+def finish(
+    trace: Trace, arguments: Sequence[Var], outputs: Sequence[Atom], out_tree: Tree, name: str
+) -> Traced:
+    """Order the inputs: captured values first."""
+    captured = list(trace.captured.values())
+    inputs = (*(var for var, _ in captured), *arguments)
+    program = simplify(Program(inputs, tuple(trace.builder.equations), tuple(outputs), name))
+    if config.verify_level() > 0:
+        verify(program)
+    return Traced(program, [outer for _, outer in captured], out_tree)
+
+
+def apply_program(
+    program: Program, values: Sequence[Any], report: Report | None = None
+) -> list[Any]:
+    """Run a program, or append it to the active trace.
+
+    `values` are arrays, traced arrays, or atoms of the active trace.
+    """
+    trace = active_trace()
+    if trace is None:
+        return run_program(program, values, report)
+    atoms = [v if isinstance(v, (Var, Literal)) else lift(v) for v in values]
+    atoms = [materialized(trace, a) for a in atoms]
+    atoms = [_cast(trace, a, v.type) for a, v in zip(atoms, program.inputs, strict=True)]
+    return [wrap(a) for a in trace.builder.inline(program, tuple(atoms))]
+
+
+def _cast(trace: Trace, atom: Atom, type: Any) -> Atom:
+    from backsweep.primitives.elementwise import convert
+
+    if isinstance(type, ArrayType) and isinstance(atom.type, ArrayType):
+        return convert(trace.builder, atom, type.dtype)
+    return atom
+
+
+def concrete(leaf: Any, type: ArrayType) -> Any:
+    """An argument as the array that its type describes."""
+    return leaf if isinstance(leaf, TracedArray) else np.asarray(leaf, type.dtype)

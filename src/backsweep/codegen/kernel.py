@@ -1,0 +1,216 @@
+"""One kernel: boxes of scalar statements, made from the roots of a phase."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from backsweep.codegen.buffers import Buffer
+from backsweep.codegen.expand import Access, Box, Expander, Index, Split, identity
+from backsweep.codegen.graph import Address, Graph, Value
+from backsweep.codegen.group import KernelPhase, Root
+from backsweep.codegen.plan import Analysis
+from backsweep.ir import Var
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """Store, add, or hand to a block sum: one root inside one box."""
+
+    root: Root
+    nodes: tuple[int, ...]
+    """One node, or real and imaginary part."""
+    addresses: tuple[Address, ...]
+    """Where it is stored."""
+
+
+@dataclass
+class BoxCode:
+    """What is computed in one box of the loops."""
+
+    box: Box
+    graph: Graph
+    statements: list[Statement]
+
+
+@dataclass
+class Kernel:
+    """A loop nest over boxes.
+
+    Attributes
+    ----------
+    domain : tuple of int
+        Extents of the loops; for sums the last one is the summed extent.
+    is_sum : bool
+        The innermost loop is a sum over the last extent.
+    """
+
+    domain: tuple[int, ...]
+    boxes: list[BoxCode]
+    is_sum: bool
+
+    @property
+    def sums(self) -> list[Root]:
+        """The roots that are block sums, in order."""
+        seen = {s.root.var: s.root for b in self.boxes for s in b.statements}
+        return [r for r in seen.values() if r.kind in ("sum", "sum_all")]
+
+
+class NeedsStorage(Exception):  # noqa: N818 - a signal to plan again
+    """A value must be stored before this kernel can be made."""
+
+    def __init__(self, var: Var) -> None:
+        super().__init__(var)
+        self.var = var
+
+
+def make_kernel(
+    phase: KernelPhase,
+    analysis: Analysis,
+    buffers: Mapping[Var, Buffer],
+    accumulated: frozenset[Var],
+) -> Kernel:
+    """Expand the roots of a phase, cutting the loops into boxes where they ask for it."""
+    n_dims = len(phase.roots[0].domain)
+    lows = [min(r.origin[d] for r in phase.roots) for d in range(n_dims)]
+    highs = [max(r.origin[d] + r.domain[d] for r in phase.roots) for d in range(n_dims)]
+    shift = tuple(-lo for lo in lows)
+    domain = tuple(hi - lo for lo, hi in zip(lows, highs, strict=True))
+    local = frozenset(r.var for r in phase.roots)
+    pending: list[Box] = [tuple((0, n) for n in domain)]
+    boxes: list[BoxCode] = []
+    while pending:
+        box = pending.pop()
+        if any(lo >= hi for lo, hi in box):
+            continue
+        expander = Expander(analysis.definitions, buffers, Graph(), box, local, n_dims)
+        try:
+            statements = [
+                s
+                for root in phase.roots
+                if (s := _statement(expander, root, shift, analysis, buffers, accumulated))
+            ]
+        except Split as split:
+            lo, hi = box[split.dim]
+            for part in ((split.cut, hi), (lo, split.cut)):
+                pending.append((*box[: split.dim], part, *box[split.dim + 1 :]))
+            continue
+        boxes.append(BoxCode(box, expander.graph, statements))
+    boxes = [b for b in boxes if b.statements]
+    boxes.sort(key=lambda b: b.box)
+    kernel = Kernel(domain, boxes, phase.is_sum)
+    return _check_sums(_flattened(kernel, buffers), analysis)
+
+
+def _statement(
+    e: Expander,
+    root: Root,
+    shift: tuple[int, ...],
+    analysis: Analysis,
+    buffers: Mapping[Var, Buffer],
+    accumulated: frozenset[Var],
+) -> Statement | None:
+    origin = tuple(o + s for o, s in zip(root.origin, shift, strict=True))
+    for d, (lo, hi) in enumerate(e.box):
+        first, last = origin[d], origin[d] + root.domain[d]
+        if hi <= first or lo >= last:
+            return None
+        for cut in (first, last):
+            if lo < cut < hi:
+                raise Split(d, cut)
+    access = identity(root.domain, origin)
+    eqn = analysis.definitions[root.var]
+    if root.kind in ("sum", "sum_all"):
+        own = access[: root.var.type.ndim]  # type: ignore[union-attr]
+        target = _addresses(e, buffers[root.var], own)
+        return Statement(root, _parts(e.value(eqn.inputs[0], access)), target)
+    if root.kind == "strided":
+        value = e.value(eqn.inputs[0], access)
+        pairs = zip(access, eqn.params["steps"], eqn.params["starts"], strict=True)
+        target: Access = tuple(Index(i.dim, step, i.constant * step + s) for i, step, s in pairs)
+    else:
+        own = access[: root.var.type.ndim]  # type: ignore[union-attr]
+        value, target = e.value(root.var, own), own
+    nodes = _parts(value)
+    if root.var in accumulated and all(e.graph.is_literal(n, 0) for n in nodes):
+        return None
+    return Statement(root, nodes, _addresses(e, buffers[root.var], target))
+
+
+def _parts(value: Value) -> tuple[int, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _addresses(e: Expander, buffer: Buffer, access: Access) -> tuple[Address, ...]:
+    coefficients, constant = e._address(buffer, access)
+    if buffer.dtype.kind != "c":
+        return (Address(buffer.number, tuple(coefficients), constant),)
+    doubled = tuple(2 * c for c in coefficients)
+    return tuple(Address(buffer.number, doubled, 2 * constant + k) for k in (0, 1))
+
+
+def _check_sums(kernel: Kernel, analysis: Analysis) -> Kernel:
+    """Block sums over everything need one box of whole blocks; else the operand is stored."""
+    from backsweep.primitives.shape import BLOCK
+
+    for root in kernel.sums:
+        one_box = len(kernel.boxes) == 1
+        operand = analysis.definitions[root.var].inputs[0]
+        assert isinstance(operand, Var)
+        if root.kind == "sum_all":
+            whole = len(kernel.domain) == 1 or kernel.domain[-1] % BLOCK == 0
+            if not (one_box and whole):
+                raise NeedsStorage(operand)
+        elif not one_box:
+            raise NeedsStorage(operand)
+    return kernel
+
+
+def _flattened(kernel: Kernel, buffers: Mapping[Var, Buffer]) -> Kernel:
+    """A kernel whose every address runs through memory without gaps becomes one long loop."""
+    n = len(kernel.domain)
+    if n < 2 or len(kernel.boxes) != 1 or kernel.is_sum:
+        return kernel
+    only = kernel.boxes[0]
+    if only.box != tuple((0, extent) for extent in kernel.domain):
+        return kernel
+    strides = [1] * n
+    for k in range(n - 2, -1, -1):
+        strides[k] = strides[k + 1] * kernel.domain[k + 1]
+
+    def is_flat(address: Address) -> bool:
+        c = address.coefficients
+        return not any(c) or all(a == c[-1] * s for a, s in zip(c, strides, strict=True))
+
+    addresses = [a for s in only.statements for a in s.addresses if s.root.kind != "sum_all"]
+    for node in only.graph.nodes:
+        if node.op == "load":
+            addresses.append(node.data)
+        elif node.op in ("gather", "index"):
+            return kernel
+    if not all(is_flat(a) for a in addresses):
+        return kernel
+    size = int(np.prod(kernel.domain))
+    return Kernel((size,), [_flat_box(only, size)], False)
+
+
+def _flat_box(box: BoxCode, size: int) -> BoxCode:
+    def flat(a: Address) -> Address:
+        return Address(a.buffer, (a.coefficients[-1],), a.constant)
+
+    graph = Graph()
+    renumbered: list[int] = []
+    for node in box.graph.nodes:
+        args = tuple(renumbered[a] for a in node.args)
+        data = flat(node.data) if node.op == "load" else node.data
+        depends = data.depends() if node.op == "load" else frozenset()
+        renumbered.append(graph._add(node.op, args, node.dtype, data, depends))
+    statements = [
+        Statement(
+            s.root, tuple(renumbered[n] for n in s.nodes), tuple(flat(a) for a in s.addresses)
+        )
+        for s in box.statements
+    ]
+    return BoxCode(((0, size),), graph, statements)

@@ -1,0 +1,242 @@
+"""Decides what is stored and which values are computed in one kernel.
+
+A value is *materialised* if it is an output, if an operation needs it in memory, if it is
+read through more than one pad, or if one root reads it at several offsets and computing it
+again would cost more than reading it. Everything else is expanded where it is read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from backsweep.codegen.expand import UNROLLED_SUM, Access, Index, identity, only_ones_differ
+from backsweep.ir import ArrayType, Atom, Equation, Literal, Program, Var
+from backsweep.primitives import gather as ga
+from backsweep.primitives import index as ix
+from backsweep.primitives import shape as sh
+from backsweep.primitives.ops import BASIC
+
+STORED_IF_DEARER_THAN = 12
+"""Cost of recomputing a value at its further offsets, above which it is stored."""
+
+OPAQUE = {"reduce_max", "reduce_min", "argmax", "argmin", "cumsum"}
+PATCHES = {"scatter", "scatter_add"}
+
+
+def is_short_sum(eqn: Equation) -> bool:
+    x = eqn.inputs[0]
+    n = x.type.shape[-1] if x.type.ndim else 0  # type: ignore[union-attr]
+    return eqn.params["axes"] == (x.type.ndim - 1,) and 0 < n <= UNROLLED_SUM  # type: ignore
+
+
+def is_memory_reshape(eqn: Equation) -> bool:
+    """A reshape that is another view of the same memory, so that its operand is stored."""
+    return eqn.primitive is sh.reshape and not only_ones_differ(
+        eqn.inputs[0].type.shape, eqn.outputs[0].type.shape
+    )
+
+
+def has_wide_step(eqn: Equation) -> bool:
+    return any(abs(s) != 1 for s in eqn.params["steps"])
+
+
+def cost_of(eqn: Equation) -> int:
+    """In units of one addition."""
+    name = eqn.primitive.name
+    if name in ("sin", "cos"):
+        return 30
+    if name == "power":
+        return 12
+    return BASIC[name].cost if name in BASIC else 1
+
+
+@dataclass
+class Usage:
+    """How one root reads what it needs."""
+
+    loads: set[tuple[Var, Access]] = field(default_factory=set)
+    inlined: dict[Var, set[Access]] = field(default_factory=lambda: defaultdict(set))
+
+
+@dataclass
+class Analysis:
+    """Facts about a program that materialisation and grouping need."""
+
+    program: Program
+    definitions: dict[Var, Equation]
+    uses: Counter[Var]
+    stored: set[Var]
+
+    def usage(self, root: Var) -> Usage:
+        """All reads of a root, pads and updates taken as if they were never cut."""
+        result = Usage()
+        type = root.type
+        assert isinstance(type, ArrayType)
+        shape = root_domain(self.definitions.get(root), root)
+        access = identity(shape, (0,) * len(shape))
+        eqn = self.definitions[root]
+        self._inputs(eqn, access[: type.ndim] if not _is_sum(eqn) else access, result, root)
+        return result
+
+    def usage_of(self, atom: Atom, domain: tuple[int, ...]) -> Usage:
+        """All reads of a value at identity, the value itself included if it is stored."""
+        result = Usage()
+        access = identity(domain, (0,) * len(domain))
+        self._read(atom, access[: len(atom.type.shape)], result)
+        return result
+
+    def _inputs(self, eqn: Equation, access: Access, result: Usage, root: Var | None) -> None:
+        for atom, inner in input_accesses(eqn, access):
+            self._read(atom, inner, result)
+
+    def _read(self, atom: Atom, access: Access, result: Usage) -> None:
+        if isinstance(atom, Literal):
+            return
+        if atom in self.stored:
+            result.loads.add((atom, access))
+            return
+        seen = result.inlined[atom]
+        if access not in seen:
+            seen.add(access)
+            self._inputs(self.definitions[atom], access, result, None)
+
+
+def _is_sum(eqn: Equation) -> bool:
+    return eqn.primitive is sh.sum_ and not is_short_sum(eqn)
+
+
+def root_domain(eqn: Equation | None, var: Var) -> tuple[int, ...]:
+    """The loop shape of a root: its own shape, and for a sum the summed extent as well."""
+    if eqn is not None and _is_sum(eqn):
+        return eqn.inputs[0].type.shape
+    shape: tuple[int, ...] = var.type.shape
+    return shape if shape else (1,)
+
+
+def input_accesses(eqn: Equation, access: Access) -> list[tuple[Atom, Access]]:
+    """Which index of each input an index of the output reads, cuts ignored."""
+    name, p, ins = eqn.primitive.name, eqn.params, eqn.inputs
+    if name == "slice":
+        moved = tuple(
+            Index(i.dim, i.stride * step, i.constant * step + start)
+            for i, start, step in zip(access, p["starts"], p["steps"], strict=True)
+        )
+        return [(ins[0], moved)]
+    if name in ("pad", "update"):
+        moved = tuple(
+            Index(i.dim, i.stride // step or 1, (i.constant - start) // step)
+            for i, start, step in zip(access, p["starts"], p["steps"], strict=True)
+        )
+        return [(ins[0], moved)] if name == "pad" else [(ins[0], access), (ins[1], moved)]
+    if name == "concatenate":
+        out, start, axis = [], 0, p["axis"]
+        for x in ins:
+            out.append((x, (*access[:axis], access[axis].shifted(-start), *access[axis + 1 :])))
+            start += x.type.shape[axis]  # type: ignore[union-attr]
+        return out
+    return _other_accesses(eqn, access)
+
+
+def _other_accesses(eqn: Equation, access: Access) -> list[tuple[Atom, Access]]:
+    name, p, ins = eqn.primitive.name, eqn.params, eqn.inputs
+    zero = Index(-1, 0, 0)
+    if name == "broadcast":
+        if isinstance(ins[0], Literal):
+            return []
+        pairs = zip(ins[0].type.shape, p["dims"], strict=True)
+        return [(ins[0], tuple(access[d] if n == p["shape"][d] else zero for n, d in pairs))]
+    if name == "transpose":
+        moved = [zero] * len(access)
+        for k, axis in enumerate(p["axes"]):
+            moved[axis] = access[k]
+        return [(ins[0], tuple(moved))]
+    if name == "reshape":
+        shape = eqn.outputs[0].type.shape
+        if is_memory_reshape(eqn):
+            return [(ins[0], (zero,) * len(ins[0].type.shape))]
+        used = iter(i for i, n in zip(access, shape, strict=True) if n != 1)
+        return [(ins[0], tuple(next(used) if n != 1 else zero for n in ins[0].type.shape))]
+    if name == "gather":
+        n = ins[1].type.ndim  # type: ignore[union-attr]
+        anywhere = tuple(Index(-1, 0, -1) for _ in ins[0].type.shape)
+        return [(ins[0], anywhere), *((i, access[:n]) for i in ins[1:])]
+    if name == "sum" and is_short_sum(eqn):
+        n = ins[0].type.shape[-1]
+        return [(ins[0], (*access, Index(-1, 0, k))) for k in range(n)]
+    if name in OPAQUE | PATCHES:
+        return [(x, (zero,) * len(x.type.shape)) for x in ins]
+    return [(x, access[: len(x.type.shape)]) for x in ins]
+
+
+def analyse(program: Program) -> Analysis:
+    """Decide what is stored."""
+    definitions = {v: e for e in program.equations for v in e.outputs}
+    uses = Counter(a for e in program.equations for a in e.inputs if isinstance(a, Var))
+    uses.update(a for a in program.outputs if isinstance(a, Var))
+    stored = set(program.inputs) | _needed_in_memory(program)
+    analysis = Analysis(program, definitions, uses, stored)
+    while True:
+        more = _dear_values(analysis)
+        if not more:
+            return analysis
+        stored |= more
+
+
+def _needed_in_memory(program: Program) -> set[Var]:
+    stored = {a for a in program.outputs if isinstance(a, Var)}
+    pads: Counter[Any] = Counter()
+    for eqn in program.equations:
+        operands = [a for a in eqn.inputs if isinstance(a, Var)]
+        primitive = eqn.primitive
+        if primitive.name in OPAQUE:
+            stored.update(operands + list(eqn.outputs))
+        elif primitive.name in PATCHES:
+            stored.update([*operands, *eqn.outputs])
+        elif primitive is ga.gather:
+            stored.update(operands[:1])
+        elif is_memory_reshape(eqn):
+            stored.update([*operands, *eqn.outputs])
+        elif primitive is sh.sum_ and not is_short_sum(eqn):
+            stored.update(eqn.outputs)
+        elif primitive is ix.pad:
+            pads.update(operands)
+            if has_wide_step(eqn):
+                stored.update(eqn.outputs)
+        elif primitive is ix.update and has_wide_step(eqn):
+            stored.update([*eqn.outputs, *operands])
+    stored.update(v for v, n in pads.items() if n > 1)
+    return stored
+
+
+def _dear_values(analysis: Analysis) -> set[Var]:
+    """Values that some root would compute again at several offsets at too high a cost."""
+    for root in [v for e in analysis.program.equations for v in e.outputs if v in analysis.stored]:
+        usage = analysis.usage(root)
+        repeated = {
+            v: len(accesses)
+            for v, accesses in usage.inlined.items()
+            if len(accesses) > 1 and analysis.definitions[v].primitive.kind != "index"
+        }
+        order = {v: k for k, e in enumerate(analysis.program.equations) for v in e.outputs}
+        for var in sorted(repeated, key=lambda v: order[v], reverse=True):
+            cost = _inlined_cost(analysis, var)
+            if cost * (repeated[var] - 1) > STORED_IF_DEARER_THAN:
+                return {var}
+    return set()
+
+
+def _inlined_cost(analysis: Analysis, var: Var) -> int:
+    """Cost of computing a value once from what is stored, counted on the DAG."""
+    seen: set[Var] = set()
+    stack, total = [var], 0
+    while stack:
+        v = stack.pop()
+        if v in seen or (v in analysis.stored and v is not var):
+            continue
+        seen.add(v)
+        eqn = analysis.definitions[v]
+        total += cost_of(eqn) if eqn.primitive.kind == "elementwise" else 0
+        stack.extend(a for a in eqn.inputs if isinstance(a, Var))
+    return total

@@ -1,0 +1,282 @@
+"""Lowers one variant of a step: from a program to kernels, patches and buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from backsweep.codegen.buffers import Buffer, make_buffer, reshaped
+from backsweep.codegen.canonical import canonicalize, is_patch
+from backsweep.codegen.group import KernelPhase, Phase, SerialPhase, group
+from backsweep.codegen.kernel import Kernel, NeedsStorage, make_kernel
+from backsweep.codegen.plan import OPAQUE, PATCHES, Analysis, analyse, is_memory_reshape
+from backsweep.errors import BacksweepError
+from backsweep.ir import ArrayType, Equation, Literal, Program, Var
+from backsweep.primitives import index as ix
+from backsweep.primitives.shape import BLOCK
+
+SUPPORTED = {"f4", "f8", "c8", "c16", "i8", "i4", "b1"}
+MAX_MARGIN = 64
+
+
+class NotLowerable(BacksweepError):
+    """A step contains what the code generator cannot compile; it is run by the evaluator."""
+
+
+@dataclass
+class LoweredKernel:
+    kernel: Kernel
+    partials: dict[Var, Buffer]
+    """For sums over everything: one float64 partial sum per block."""
+    name: str = ""
+
+
+@dataclass
+class LoweredSerial:
+    equation: Equation
+    name: str = ""
+
+
+@dataclass
+class LoweredStep:
+    """Everything that the source generator needs to know about a variant.
+
+    Attributes
+    ----------
+    inputs, outputs : list of Buffer
+        In the order of the program's inputs and outputs.
+    work : list of Buffer
+        Memory that lives through one step (margins and gaps are zeroed once).
+    arguments : int
+        Number of addresses that the step function takes: inputs, outputs, work.
+    """
+
+    program: Program
+    analysis: Analysis
+    buffers: dict[Var, Buffer]
+    inputs: list[Buffer]
+    outputs: list[Buffer]
+    work: list[Buffer]
+    phases: list[LoweredKernel | LoweredSerial]
+    accumulated: frozenset[Var]
+    all_buffers: list[Buffer] = field(default_factory=list)
+
+
+def lower(
+    program: Program,
+    *,
+    owned: Sequence[bool] | None = None,
+    accumulate: Sequence[bool] | None = None,
+) -> LoweredStep:
+    """Lower a program.
+
+    Parameters
+    ----------
+    program : Program
+    owned : sequence of bool, optional
+        Inputs that the step may overwrite.
+    accumulate : sequence of bool, optional
+        Outputs that are added to what is there (in float64) instead of being stored.
+    """
+    _check_supported(program)
+    owned = owned or [False] * len(program.inputs)
+    accumulate = accumulate or [False] * len(program.outputs)
+    mine = frozenset(v for v, o in zip(program.inputs, owned, strict=True) if o)
+    program = _distinct_outputs(canonicalize(program, mine), accumulate)
+    forced: set[Var] = set()
+    while True:
+        analysis = analyse(program)
+        analysis.stored |= forced
+        try:
+            return _lower_once(program, analysis, accumulate)
+        except NeedsStorage as needs:
+            if needs.var in forced:
+                raise NotLowerable(f"{needs.var.type} cannot be stored") from None
+            forced.add(needs.var)
+
+
+def _check_supported(program: Program) -> None:
+    for eqn in program.equations:
+        if eqn.primitive.kind == "control":
+            raise NotLowerable(f"{eqn.primitive.name} inside a step")
+        for v in eqn.outputs:
+            if isinstance(v.type, ArrayType) and v.type.dtype.str[1:] not in SUPPORTED:
+                raise NotLowerable(f"dtype {v.type.dtype}")
+
+
+def _distinct_outputs(program: Program, accumulate: Sequence[bool]) -> Program:
+    """Every output a variable of its own that is no input: copies where needed."""
+    from backsweep.ir import Builder
+    from backsweep.primitives import elementwise as ew
+    from backsweep.primitives.shape import full
+
+    b = Builder()
+    b.inputs, b.equations = list(program.inputs), list(program.equations)
+    taken: set[Var] = set(program.inputs)
+    patched = {e.inputs[0] for e in program.equations if is_patch(e)}
+    outputs = []
+    for atom, adds in zip(program.outputs, accumulate, strict=True):
+        if isinstance(atom, Literal):
+            atom = full(b, atom, ()) if atom.type.shape == () else atom
+        elif atom in taken or atom in patched or _needs_copy(program, atom, adds):
+            atom = b(ew.cast, atom, dtype=atom.type.dtype)  # type: ignore[union-attr]
+        outputs.append(atom)
+        taken.add(atom)  # type: ignore[arg-type]
+    return b.build(outputs, program.name)
+
+
+def _needs_copy(program: Program, var: Var, adds: bool) -> bool:
+    """Reshaped values have no memory of their own; patches cannot add to what is there."""
+    return any(
+        var in e.outputs and (is_memory_reshape(e) or (adds and is_patch(e)))
+        for e in program.equations
+    )
+
+
+def _lower_once(program: Program, analysis: Analysis, accumulate: Sequence[bool]) -> LoweredStep:
+    accumulated: frozenset[Var] = frozenset(
+        v
+        for v, adds in zip(program.outputs, accumulate, strict=True)
+        if adds and isinstance(v, Var)
+    )
+    phases = group(analysis, accumulated)
+    table = _BufferTable(program, analysis, accumulated)
+    lowered: list[LoweredKernel | LoweredSerial] = []
+    for number, phase in enumerate(phases):
+        if isinstance(phase, SerialPhase):
+            lowered.append(LoweredSerial(phase.equation, f"p{number}_{phase.equation.primitive}"))
+            continue
+        kernel = make_kernel(phase, analysis, table.buffers, accumulated)  # type: ignore
+        partials = {r.var: table.partial(kernel, r.var) for r in kernel.sums if r.kind == "sum_all"}
+        if kernel.boxes:
+            lowered.append(LoweredKernel(kernel, partials, f"k{number}"))
+    outputs = [table.buffers[v] for v in program.outputs]  # type: ignore[index]
+    inputs = [table.buffers[v] for v in program.inputs]
+    given = {x.number for x in (*inputs, *outputs)}
+    work = [x for x in table.all if x.number not in given]
+    return LoweredStep(
+        program, analysis, table.buffers, inputs, outputs, work, lowered, accumulated, table.all  # type: ignore
+    )
+
+
+class _BufferTable:
+    """Assigns memory to stored values."""
+
+    def __init__(self, program: Program, analysis: Analysis, accumulated: frozenset[Var]) -> None:
+        self.all: list[Buffer] = []
+        self.buffers: dict[Var, Buffer] = {}
+        self._names: set[str] = set()
+        for var in program.inputs:
+            self._new(var, "x")
+        for var in program.outputs:
+            assert isinstance(var, Var)
+            self._new(var, "y", wide=var in accumulated)
+        margins = _margins(program, analysis)
+        owners = _owners(program)
+        for eqn in program.equations:
+            for var in eqn.outputs:
+                if var in self.buffers or var not in analysis.stored:
+                    continue
+                if is_memory_reshape(eqn):
+                    source = self.buffers[eqn.inputs[0]]  # type: ignore[index]
+                    self.buffers[var] = reshaped(source, var.type.shape, var.type.dtype)  # type: ignore
+                    continue
+                owner = owners.get(var, var)
+                if owner not in self.buffers:
+                    self._new(owner, "w", margins.get(owner))
+                self.buffers[var] = self.buffers[owner]
+
+    def _new(
+        self,
+        var: Var,
+        prefix: str,
+        margins: tuple[tuple[int, int], ...] | None = None,
+        wide: bool = False,
+    ) -> None:
+        type = var.type
+        assert isinstance(type, ArrayType)
+        dtype = _wide(type.dtype) if wide else type.dtype
+        name = self._unique(var.name if var.name.isidentifier() else prefix)
+        buffer = make_buffer(len(self.all), name, type.shape, dtype, margins)
+        self.all.append(buffer)
+        self.buffers[var] = buffer
+
+    def partial(self, kernel: Kernel, var: Var) -> Buffer:
+        """Partial sums over blocks of 512 elements."""
+        n = int(np.prod(kernel.domain))
+        count = -(-n // BLOCK)
+        type = var.type
+        assert isinstance(type, ArrayType)
+        dtype = _wide(type.dtype)
+        buffer = make_buffer(len(self.all), self._unique("partial"), (count,), dtype)
+        self.all.append(buffer)
+        return buffer
+
+    def _unique(self, name: str) -> str:
+        candidate, k = name, 0
+        while candidate in self._names:
+            k += 1
+            candidate = f"{name}{k}"
+        self._names.add(candidate)
+        return candidate
+
+
+def _owners(program: Program) -> dict[Var, Var]:
+    """Patches work in place: base and result share the memory of the last one."""
+    owners: dict[Var, Var] = {}
+    inputs = set(program.inputs)
+    for eqn in reversed(program.equations):
+        if is_patch(eqn):
+            base, out = eqn.inputs[0], eqn.outputs[0]
+            assert isinstance(base, Var)
+            owners[base] = owners.get(out, out)
+    for eqn in program.equations:
+        if is_patch(eqn) and (eqn.inputs[0] in inputs or eqn.inputs[0] in owners):
+            base = eqn.inputs[0]
+            assert isinstance(base, Var)
+            if base in inputs:
+                last = owners[base]
+                owners.update({v: base for v, o in owners.items() if o is last})
+                owners[last] = base
+    return owners
+
+
+def _wide(dtype: np.dtype) -> np.dtype:
+    if dtype.kind == "c":
+        return np.dtype(np.complex128)
+    return np.dtype(np.float64) if dtype.kind == "f" else dtype
+
+
+def _margins(program: Program, analysis: Analysis) -> dict[Var, tuple[tuple[int, int], ...]]:
+    """Zero margins as wide as the largest overhang of the pads that read a stored value."""
+    found: dict[Var, list[list[int]]] = {}
+    sharing = {e.inputs[0] for e in program.equations if is_memory_reshape(e) or is_patch(e)}
+    sharing |= {v for e in program.equations if is_patch(e) for v in e.outputs}
+    serial = {a for e in program.equations if e.primitive.name in OPAQUE | PATCHES for a in e.inputs}
+    fixed = set(program.inputs) | set(program.outputs) | sharing | serial
+    counts: dict[Var, int] = {}
+    for eqn in program.equations:
+        if eqn.primitive is not ix.pad or eqn.inputs[0] in fixed:
+            continue
+        var = eqn.inputs[0]
+        assert isinstance(var, Var)
+        if var not in analysis.stored or any(s != 1 for s in eqn.params["steps"]):
+            continue
+        counts[var] = counts.get(var, 0) + 1
+        shape = var.type.shape
+        current = found.setdefault(var, [[0, 0] for _ in shape])
+        for k, (start, n, full) in enumerate(
+            zip(eqn.params["starts"], shape, eqn.params["shape"], strict=True)
+        ):
+            current[k][0] = max(current[k][0], start)
+            current[k][1] = max(current[k][1], full - start - n)
+    return {
+        v: tuple((lo, hi) for lo, hi in m)
+        for v, m in found.items()
+        if counts[v] > 1 and max(max(pair) for pair in m) <= MAX_MARGIN
+    }
+
+
+__all__ = ["KernelPhase", "LoweredStep", "NotLowerable", "Phase", "lower"]

@@ -1,0 +1,289 @@
+"""Source text of a sweep: a compiled function that executes a table of actions.
+
+One call runs many steps without Python: states rotate by address, snapshots are slots of
+an arena, cotangents alternate between two buffers. All threads run the same function.
+
+A carry component that is merely handed on (u becomes u_prev) forms a *chain* with the
+component that it was: positions of a chain are kept once. At step n component `depth` of a
+chain of length L lies at position n + L - 1 - depth, and the step writes position n + L;
+positions are taken modulo the size of the ring, which is L + 1, or large enough for a
+whole trajectory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from backsweep.codegen.buffers import Buffer
+from backsweep.codegen.numba_source import Lines
+from backsweep.codegen.step_source import StepSource
+from backsweep.ir import Program, Var
+
+ADVANCE, STORE, LOAD, DISCARD, REVERSE = range(5)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Carry components from the computed one down to the oldest copy of it."""
+
+    components: tuple[int, ...]
+
+
+def find_chains(step: Program, n_consts: int, n_carry: int) -> tuple[Chain, ...]:
+    """Which components are handed on. Every component is in exactly one chain."""
+    place = {v: k for k, v in enumerate(step.inputs[n_consts : n_consts + n_carry])}
+    follower: dict[int, int] = {}
+    is_handed_on: set[int] = set()
+    for k, atom in enumerate(step.outputs[:n_carry]):
+        source = place.get(atom) if isinstance(atom, Var) else None
+        if source is not None and source not in follower and source != k:
+            follower[source] = k
+            is_handed_on.add(k)
+    chains: list[Chain] = []
+    covered: set[int] = set()
+    for head in range(n_carry):
+        if head in is_handed_on:
+            continue
+        members = [head]
+        while members[-1] in follower:
+            members.append(follower[members[-1]])
+        chains.append(Chain(tuple(members)))
+        covered.update(members)
+    for k in range(n_carry):  # cycles have no head: their members are copied
+        if k not in covered:
+            chains.append(Chain((k,)))
+    return tuple(sorted(chains, key=lambda c: c.components))
+
+
+class AddressTable:
+    """Named entries of the vector of addresses and sizes that a sweep gets."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, int] = {}
+
+    def __call__(self, name: str) -> str:
+        """Source text that reads an entry."""
+        return f"A[{self.names.setdefault(name, len(self.names))}]"
+
+
+@dataclass
+class SweepSource:
+    """Text of a sweep module, and what the runtime must fill in."""
+
+    text: str
+    table: AddressTable
+    n_state: int
+    advance: StepSource | None
+    reverse: StepSource | None
+    chains: tuple[Chain, ...]
+
+
+@dataclass
+class SweepWriter:
+    """Writes the driver of one scan.
+
+    Parameters
+    ----------
+    n_consts, n_carry, n_xs : int
+    advance : StepSource, optional
+        inputs consts, carry, xs; outputs heads of chains, ys.
+    reverse : StepSource, optional
+        inputs consts, carry, xs, bars; outputs const bars, carry bars, x bars.
+    bars : tuple of int
+        Carry components with a cotangent.
+    y_bars : int
+        Number of records with a cotangent.
+    const_bars, x_bars : tuple of int
+        Which constants and xs get a gradient.
+    """
+
+    n_consts: int
+    n_carry: int
+    n_xs: int
+    chains: tuple[Chain, ...]
+    advance: StepSource | None
+    reverse: StepSource | None
+    bars: tuple[int, ...] = ()
+    y_bars: int = 0
+    const_bars: tuple[int, ...] = ()
+    x_bars: tuple[int, ...] = ()
+    table: AddressTable = field(default_factory=AddressTable)
+    lines: Lines = field(default_factory=Lines)
+
+    def write(self) -> SweepSource:
+        """The whole module's text."""
+        t, lines = self.table, self.lines
+        parts = [_HEADER]
+        parts += [s.text for s in (self.advance, self.reverse) if s is not None]
+        lines.add("@njit(SIGNATURE, nogil=True, cache=True)")
+        lines.indent("def sweep(tid, nt, sync, scratch, P64, P32, table_, n_rows, A_, S_):")
+        lines.add("A, S, T = i64(A_), i64(S_), i64(table_)")
+        lines.add("mode = flush_denormals()")
+        for j in range(self.n_carry):
+            lines.add(f"c{j} = S[{2 * j}]")
+            lines.add(f"p{j} = S[{2 * j + 1}]")
+        lines.add(f"m = S[{2 * self.n_carry}]")
+        lines.add("n_advanced = 0")
+        lines.add("n_reversed = 0")
+        lines.indent("for row in range(n_rows):")
+        lines.add("kind, start, stop, slot = T[4*row], T[4*row+1], T[4*row+2], T[4*row+3]")
+        keyword = "if"
+        if self.advance is not None:
+            lines.indent(f"{keyword} kind == {ADVANCE}:")
+            self._advance(t)
+            lines.dedent()
+            keyword = "elif"
+        if self.reverse is not None:
+            lines.indent(f"{keyword} kind == {REVERSE}:")
+            self._reverse(t)
+            lines.dedent()
+        self._store_and_load(t)
+        lines.dedent()
+        for j in range(self.n_carry):
+            lines.add(f"S[{2 * j}] = c{j}")
+            lines.add(f"S[{2 * j + 1}] = p{j}")
+        lines.add(f"S[{2 * self.n_carry}] = m")
+        lines.add(f"S[{2 * self.n_carry + 1}] += n_advanced")
+        lines.add(f"S[{2 * self.n_carry + 2}] += n_reversed")
+        lines.add("restore_denormals(mode)")
+        parts.append("\n".join(lines.text) + "\n")
+        return SweepSource(
+            "\n".join(parts), t, 2 * self.n_carry + 3, self.advance, self.reverse, self.chains
+        )
+
+    # ------------------------------------------------------------------ actions
+
+    def _head_out(self, k: int, chain: Chain) -> str:
+        t = self.table
+        length = len(chain.components)
+        return f"{t(f'ring{k}')} + ((n + {length}) % {t(f'ring_size{k}')}) * {t(f'ring_step{k}')}"
+
+    def _advance(self, t: AddressTable) -> None:
+        assert self.advance is not None
+        lines, step = self.lines, self.advance.step
+        lines.indent("for n in range(start, stop):")
+        for k, chain in enumerate(self.chains):
+            lines.add(f"o{k} = {self._head_out(k, chain)}")
+        outer = self._forward_inputs(step.inputs, "c", "forward")
+        outputs: dict[int, str] = {}
+        for k, b in enumerate(step.outputs):
+            if k < len(self.chains):
+                outputs[b.number] = f"o{k}"
+            else:
+                y = k - len(self.chains)
+                outputs[b.number] = f"{t(f'y{y}')} + n * {t(f'y_step{y}')}"
+        self._call(self.advance, outer | outputs, "advance")
+        for k, chain in enumerate(self.chains):
+            for older, newer in zip(
+                reversed(chain.components[1:]), reversed(chain.components[:-1]), strict=True
+            ):
+                lines.add(f"p{older} = c{older}")
+                lines.add(f"c{older} = c{newer}")
+            head = chain.components[0]
+            lines.add(f"p{head} = c{head}")
+            lines.add(f"c{head} = o{k}")
+        lines.dedent()
+        lines.add("m = stop")
+        lines.add("n_advanced += stop - start")
+
+    def _forward_inputs(self, inputs: list[Buffer], carry: str, tag: str) -> dict[int, str]:
+        t, result = self.table, {}
+        for k, b in enumerate(inputs[: self.n_consts + self.n_carry + self.n_xs]):
+            if k < self.n_consts:
+                result[b.number] = t(f"const{k}")
+            elif k < self.n_consts + self.n_carry:
+                result[b.number] = f"{carry}{k - self.n_consts}"
+            else:
+                x = k - self.n_consts - self.n_carry
+                result[b.number] = f"{t(f'x{x}')} + n * {t(f'x_step{x}')}"
+        return result
+
+    def _call(self, source: StepSource, known: dict[int, str], tag: str) -> None:
+        arguments = []
+        for b in source.step.all_buffers:
+            arguments.append(known.get(b.number) or self.table(f"{tag}_work{b.number}"))
+        self.lines.add(
+            f"{source.name}(tid, nt, sync, scratch, P64, P32, {', '.join(arguments)})"
+        )
+
+    def _reverse(self, t: AddressTable) -> None:
+        assert self.reverse is not None
+        lines, step = self.lines, self.reverse.step
+        lines.indent("for n in range(stop - 1, start - 1, -1):")
+        lines.indent(f"if {t('keeps_all')} != 0:")
+        for k, chain in enumerate(self.chains):
+            for depth, j in enumerate(chain.components):
+                position = f"(n + {len(chain.components) - 1 - depth}) % {t(f'ring_size{k}')}"
+                lines.add(f"s{j} = {t(f'ring{k}')} + ({position}) * {t(f'ring_step{k}')}")
+        lines.dedent()
+        lines.indent("elif m == n:")
+        for j in range(self.n_carry):
+            lines.add(f"s{j} = c{j}")
+        if not self.n_carry:
+            lines.add("pass")
+        lines.dedent()
+        lines.indent("else:")
+        for j in range(self.n_carry):
+            lines.add(f"s{j} = p{j}")
+        if not self.n_carry:
+            lines.add("pass")
+        lines.dedent()
+        known = self._forward_inputs(step.inputs, "s", "reverse")
+        bar_inputs = step.inputs[self.n_consts + self.n_carry + self.n_xs :]
+        for k, b in enumerate(bar_inputs):
+            if k < len(self.bars):
+                known[b.number] = f"{t(f'bar{k}')} + ((n + 1) & 1) * {t(f'bar_step{k}')}"
+            else:
+                y = k - len(self.bars)
+                known[b.number] = f"{t(f'y_bar{y}')} + n * {t(f'y_bar_step{y}')}"
+        for k, b in enumerate(step.outputs):
+            if k < len(self.const_bars):
+                known[b.number] = t(f"const_bar{k}")
+            elif k < len(self.const_bars) + len(self.bars):
+                bar = k - len(self.const_bars)
+                known[b.number] = f"{t(f'bar{bar}')} + (n & 1) * {t(f'bar_step{bar}')}"
+            else:
+                x = k - len(self.const_bars) - len(self.bars)
+                known[b.number] = f"{t(f'x_bar{x}')} + n * {t(f'x_bar_step{x}')}"
+        self._call(self.reverse, known, "reverse")
+        lines.dedent()
+        lines.add("n_reversed += stop - start")
+
+    def _store_and_load(self, t: AddressTable) -> None:
+        lines = self.lines
+        if self.advance is None and self.reverse is None:
+            return
+        lines.indent(f"elif kind == {STORE}:")
+        lines.add("barrier(sync, nt)")
+        lines.add(f"at = {t('slots')} + slot * {t('slot_step')}")
+        for j in range(self.n_carry):
+            lines.add(
+                f"copy_bytes(at + {t(f'slot_offset{j}')}, c{j}, {t(f'slot_bytes{j}')}, tid, nt)"
+            )
+        lines.add("barrier(sync, nt)")
+        lines.dedent()
+        lines.indent(f"elif kind == {LOAD}:")
+        lines.add(f"at = {t('slots')} + slot * {t('slot_step')}")
+        for j in range(self.n_carry):
+            lines.add(f"c{j} = at + {t(f'slot_offset{j}')}")
+        lines.add("m = start")
+        lines.dedent()
+
+
+_HEADER = """import math
+
+import numpy as np
+from numba import float32, float64, int32, int64, njit, types
+
+from backsweep.codegen.native import (
+    add_blocks_c8, add_blocks_c16, add_blocks_f4, add_blocks_f8, barrier, copy_bytes, f32, f64,
+    flush_denormals, fold_f32, fold_f64, i32, i64, restore_denormals, rows_of, u8,
+)
+
+U = np.uint64
+ZERO_f8, ONE_f8, MINUS_f8 = np.float64(0), np.float64(1), np.float64(-1)
+ZERO_f4, ONE_f4, MINUS_f4 = np.float32(0), np.float32(1), np.float32(-1)
+u8_0, u8_1 = np.uint8(0), np.uint8(1)
+SIGNATURE = types.void(*[types.int64] * 10)
+
+"""

@@ -1,0 +1,1 @@
+"""Runs programs under schedules, with stores and threads."""

@@ -1,0 +1,94 @@
+"""What a gradient cost, and the fingerprints by which runs are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from backsweep.runtime.checkpointing import format_bytes
+
+
+@dataclass
+class ScanReport:
+    """One scan of a gradient.
+
+    Attributes
+    ----------
+    schedule : str
+    n_steps, n_snapshots : int
+    snapshot_bytes_memory, snapshot_bytes_disk, work_bytes : int
+    n_advances, n_reverses : int
+        Counted inside the compiled loops.
+    forward_seconds, reverse_seconds : float
+    executor : str
+        "native" or "python", and why.
+    """
+
+    schedule: str = "none"
+    n_steps: int = 0
+    n_snapshots: int = 0
+    snapshot_bytes_memory: int = 0
+    snapshot_bytes_disk: int = 0
+    work_bytes: int = 0
+    n_advances: int = 0
+    n_reverses: int = 0
+    forward_seconds: float = 0.0
+    reverse_seconds: float = 0.0
+    executor: str = "native"
+    n_threads: int = 1
+
+
+@dataclass
+class Report:
+    """Everything that one gradient did.
+
+    Attributes
+    ----------
+    scans : list of ScanReport
+    compile_seconds : float
+    n_compilations, n_cache_hits : int
+    seconds : float
+    value_fingerprint, gradient_fingerprint : str
+        16 hexadecimal digits; equal bits, equal digits.
+    """
+
+    scans: list[ScanReport] = field(default_factory=list)
+    compile_seconds: float = 0.0
+    n_compilations: int = 0
+    n_cache_hits: int = 0
+    seconds: float = 0.0
+    value_fingerprint: str = ""
+    gradient_fingerprint: str = ""
+
+    @property
+    def n_advances(self) -> int:
+        return sum(s.n_advances for s in self.scans)
+
+    @property
+    def n_reverses(self) -> int:
+        return sum(s.n_reverses for s in self.scans)
+
+    @property
+    def snapshot_bytes(self) -> int:
+        return sum(s.snapshot_bytes_memory + s.snapshot_bytes_disk for s in self.scans)
+
+    def __str__(self) -> str:
+        lines = []
+        for s in self.scans:
+            lines.append(
+                f"{s.schedule}: {s.n_steps} steps, {s.n_snapshots} snapshots "
+                f"({format_bytes(s.snapshot_bytes_memory)} in memory, "
+                f"{format_bytes(s.snapshot_bytes_disk)} on disk), work arrays "
+                f"{format_bytes(s.work_bytes)}; {s.n_advances} advances in "
+                f"{s.forward_seconds:.3g} s before the loss, {s.n_reverses} reverse steps, sweep "
+                f"{s.reverse_seconds:.3g} s; {s.executor}, {s.n_threads} threads"
+            )
+        lines.append(
+            f"total {self.seconds:.3g} s, of it {self.compile_seconds:.3g} s compiling "
+            f"({self.n_compilations} compiled, {self.n_cache_hits} from the cache)"
+        )
+        if self.value_fingerprint:
+            lines.append(
+                f"fingerprints: value {self.value_fingerprint}, "
+                f"gradient {self.gradient_fingerprint}"
+            )
+        return "\n".join(lines)

@@ -1,0 +1,240 @@
+"""Runs compiled sweeps: owns their memory, feeds them action tables, reads their results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from backsweep import config
+from backsweep.codegen.sweep_source import ADVANCE, LOAD, REVERSE, STORE, Chain
+from backsweep.ir import ArrayType, Program
+from backsweep.primitives.control import ScanShape
+from backsweep.runtime.arrays import Arena, prepared, round_up, view
+from backsweep.runtime.compiled import CompiledSweep, threads_for
+from backsweep.runtime.threads import run_threads
+from backsweep.storage import AbstractStore
+
+MAX_SECONDS_PER_CALL = 0.5
+SCRATCH = 64 * 512 * 8
+ROWS_PER_TABLE = 4096
+
+
+@lru_cache(maxsize=1)
+def compiled_fill() -> Any:
+    """The schedule's table function, compiled."""
+    import numba
+
+    from backsweep.schedule.binomial import fill
+
+    return numba.njit(fill, cache=True)
+
+
+@dataclass
+class StateMemory:
+    """Where the states of one scan live: rings or a trajectory, and slots for snapshots."""
+
+    shape: ScanShape
+    types: tuple[ArrayType, ...]
+    chains: tuple[Chain, ...]
+    n_steps: int
+    keeps_all: bool
+    n_slots: int
+    ring: Arena = field(init=False)
+    slots: np.ndarray = field(init=False)
+    registers: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        sizes = []
+        self.ring_sizes: list[int] = []
+        for chain in self.chains:
+            length = len(chain.components)
+            count = (self.n_steps if self.keeps_all else 1) + length
+            self.ring_sizes.append(count)
+            sizes.append(count * self.step_of(chain))
+        self.ring = Arena(sizes)
+        self.slot_offsets = list(
+            np.cumsum([0, *(round_up(t.nbytes) for t in self.types)], dtype=np.int64)
+        )
+        self.slots = np.empty(self.n_slots * self.slot_bytes + 64, np.uint8)
+        base = self.slots.ctypes.data
+        self.slot_base = base + (-base) % 64
+        self.registers = np.zeros((64, 2 * len(self.types) + 3 + 64), np.int64)
+
+    def step_of(self, chain: Chain) -> int:
+        """Bytes from one position of a chain to the next."""
+        return round_up(self.types[chain.components[0]].nbytes)
+
+    @property
+    def slot_bytes(self) -> int:
+        return int(self.slot_offsets[-1])
+
+    def place(self, state: Sequence[Any]) -> None:
+        """Copy the initial state in."""
+        for k, chain in enumerate(self.chains):
+            length = len(chain.components)
+            for depth, j in enumerate(chain.components):
+                address = self.ring.address(k) + (length - 1 - depth) * self.step_of(chain)
+                view(address, self.types[j].shape, self.types[j].dtype)[...] = state[j]
+                self.registers[:, 2 * j] = address
+                self.registers[:, 2 * j + 1] = address
+        self.registers[:, 2 * len(self.types)] = 0
+
+    def current(self, j: int) -> np.ndarray:
+        """Component j of the state that the last action left; a view."""
+        type = self.types[j]
+        return view(int(self.registers[0, 2 * j]), type.shape, type.dtype)
+
+    @property
+    def n_advances(self) -> int:
+        return int(self.registers[0, 2 * len(self.types) + 1])
+
+    @property
+    def n_reverses(self) -> int:
+        return int(self.registers[0, 2 * len(self.types) + 2])
+
+
+class Sweeper:
+    """One compiled sweep on one scan's memory.
+
+    Parameters
+    ----------
+    compiled : CompiledSweep
+    memory : StateMemory
+    consts, xs : sequence of array_like
+        xs are stacked along the first axis.
+    """
+
+    def __init__(
+        self, compiled: CompiledSweep, memory: StateMemory, step: Program, consts: Any, xs: Any
+    ) -> None:
+        self.compiled, self.memory = compiled, memory
+        shape = memory.shape
+        in_consts, _, in_xs = shape.split_inputs(step.in_types)
+        self.keep: list[Any] = []
+        self.values: dict[str, int] = {"keeps_all": int(memory.keeps_all)}
+        for k, (value, type) in enumerate(zip(consts, in_consts, strict=True)):
+            self.bind(f"const{k}", prepared(value, type.dtype))
+        for k, (value, type) in enumerate(zip(xs, in_xs, strict=True)):
+            self.bind(f"x{k}", prepared(value, type.dtype))
+            self.values[f"x_step{k}"] = type.nbytes
+        for k, chain in enumerate(memory.chains):
+            self.values[f"ring{k}"] = memory.ring.address(k)
+            self.values[f"ring_size{k}"] = memory.ring_sizes[k]
+            self.values[f"ring_step{k}"] = memory.step_of(chain)
+        self.values["slots"], self.values["slot_step"] = memory.slot_base, memory.slot_bytes
+        for j, type in enumerate(memory.types):
+            self.values[f"slot_offset{j}"] = int(memory.slot_offsets[j])
+            self.values[f"slot_bytes{j}"] = round_up(type.nbytes)
+        self.work_bytes = 0
+        for tag, source in (("advance", compiled.source.advance), ("reverse", compiled.source.reverse)):
+            if source is not None:
+                self._allocate_work(tag, source.step.work)
+        self.n_threads = threads_for(compiled.work, config.n_threads())
+        self.scratch = np.zeros(self.n_threads * SCRATCH, np.uint8)
+        self.sync = np.zeros(32, np.int64)
+        self.steps_per_call = 64
+
+    def bind(self, name: str, array: np.ndarray) -> np.ndarray:
+        """Pass an array by address; it is kept alive."""
+        self.keep.append(array)
+        self.values[name] = array.ctypes.data
+        return array
+
+    def _allocate_work(self, tag: str, buffers: Any) -> None:
+        arena = Arena([b.nbytes for b in buffers])
+        self.keep.append(arena)
+        self.work_bytes += arena.nbytes
+        for k, b in enumerate(buffers):
+            self.values[f"{tag}_work{b.number}"] = arena.address(k)
+
+    def _addresses(self) -> np.ndarray:
+        names = self.compiled.source.table.names
+        addresses = np.zeros(max(1, len(names)), np.int64)
+        for name, k in names.items():
+            addresses[k] = self.values[name]
+        return addresses
+
+    def run(self, table: np.ndarray) -> None:
+        """Execute rows of an action table."""
+        table = np.ascontiguousarray(table, np.int64)
+        addresses = self._addresses()
+        sync = self.sync.ctypes.data
+        sync += (-sync) % 64
+        width = self.memory.registers.shape[1] * 8
+        registers = self.memory.registers.ctypes.data
+        scratch = self.scratch.ctypes.data
+        c = self.compiled
+
+        def call(tid: int, n_threads: int) -> None:
+            c.run(
+                tid, n_threads, sync, scratch + tid * SCRATCH, c.p64.ctypes.data,
+                c.p32.ctypes.data, table.ctypes.data, len(table), addresses.ctypes.data,
+                registers + tid * width,
+            )  # fmt: skip
+
+        run_threads(call, self.n_threads)
+        if self.n_threads < len(self.memory.registers):
+            self.memory.registers[self.n_threads :] = self.memory.registers[0]
+
+    def run_in_pieces(self, table: np.ndarray) -> None:
+        """As `run`, in calls of at most about half a second."""
+        for piece in self._pieces(table):
+            n_steps = int(np.sum(piece[:, 2] - piece[:, 1]))
+            begin = time.perf_counter()
+            self.run(piece)
+            seconds = time.perf_counter() - begin
+            if n_steps >= self.steps_per_call // 2 and seconds < MAX_SECONDS_PER_CALL / 4:
+                self.steps_per_call *= 4
+            elif seconds > MAX_SECONDS_PER_CALL:
+                self.steps_per_call = max(1, self.steps_per_call // 2)
+
+    def _pieces(self, table: np.ndarray) -> Iterator[np.ndarray]:
+        """Cut rows so that no piece has more than `steps_per_call` steps."""
+        at = 0
+        rest = table.copy()
+        while at < len(rest):
+            steps = np.cumsum(rest[at:, 2] - rest[at:, 1])
+            limit = self.steps_per_call
+            n = int(np.searchsorted(steps, limit, side="right"))
+            if n > 0:
+                yield rest[at : at + n]
+                at += n
+                continue
+            row = rest[at].copy()
+            if row[0] == REVERSE:
+                row[1] = row[2] - limit
+                rest[at, 2] = row[1]
+            else:
+                row[2] = row[1] + limit
+                rest[at, 1] = row[2]
+            yield row[None]
+
+    def run_with_store(self, table: np.ndarray, store: AbstractStore) -> None:
+        """As `run_in_pieces`, with snapshots in a store instead of slots."""
+        memory = self.memory
+        begin = 0
+        for k, (kind, step, _, _) in enumerate(table.tolist()):
+            if kind in (ADVANCE, REVERSE):
+                continue
+            if k > begin:
+                self.run_in_pieces(table[begin:k])
+            begin = k + 1
+            if kind == STORE:
+                store.put(step, [memory.current(j) for j in range(len(memory.types))])
+            elif kind == LOAD:
+                store.get(step, [self._slot_view(j) for j in range(len(memory.types))])
+                self.run(np.array([[LOAD, step, step, 0]], np.int64))
+            elif step in store:
+                store.delete(step)
+        if begin < len(table):
+            self.run_in_pieces(table[begin:])
+
+    def _slot_view(self, j: int) -> np.ndarray:
+        type = self.memory.types[j]
+        address = self.memory.slot_base + int(self.memory.slot_offsets[j])
+        return view(address, type.shape, type.dtype)
