@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,17 +18,59 @@ def round_up(n: int) -> int:
     return -(-n // ALIGNMENT) * ALIGNMENT
 
 
-class Arena:
-    """One block of memory that is cut into pieces."""
+REUSED_FROM = 1 << 25
+"""Bytes from which a block is kept for the next trajectory: fresh pages cost more than steps."""
 
-    def __init__(self, sizes: Sequence[int]) -> None:
+_spare: list[np.ndarray] = []
+
+
+def spare_bytes() -> int:
+    """Bytes that are kept for the next trajectory and used by nobody now."""
+    return sum(block.nbytes for block in list(_spare))
+
+
+def release_memory() -> None:
+    """Give the kept block back to the system."""
+    _spare.clear()
+
+
+def _new_block(n: int, zeroed: bool) -> np.ndarray:
+    if zeroed or n < REUSED_FROM:
+        return np.zeros(n, np.uint8)
+    for k, block in enumerate(_spare):
+        if n <= block.nbytes <= 2 * n:
+            return _spare.pop(k)
+    _spare.clear()
+    return np.empty(n, np.uint8)
+
+
+def _keep(block: np.ndarray) -> None:
+    if block.nbytes >= REUSED_FROM:
+        _spare[:] = [block]
+
+
+class Arena:
+    """One block of memory that is cut into pieces.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Bytes of each piece.
+    zeroed : bool
+        Whether the pieces must begin as zeros.
+    """
+
+    def __init__(self, sizes: Sequence[int], *, zeroed: bool = True) -> None:
         self.offsets: list[int] = []
         total = ALIGNMENT
         for k, size in enumerate(sizes):
             self.offsets.append(total + (k % 16) * SKEW)
             total = self.offsets[-1] + round_up(size)
-        self._block = np.zeros(total + ALIGNMENT, np.uint8)
-        base = self._block.ctypes.data
+        block = _new_block(total + ALIGNMENT, zeroed)
+        if not zeroed:
+            weakref.finalize(self, _keep, block)
+        base = block.ctypes.data
+        self._block = block
         self.base = base + (-base) % ALIGNMENT
         self.nbytes = total
 

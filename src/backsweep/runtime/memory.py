@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psutil
 
+from backsweep.runtime.arrays import spare_bytes
+
 
 def _read_number(path: Path) -> int | None:
     try:
@@ -59,7 +61,7 @@ def available_bytes() -> int:
     """The smallest of free memory, cgroup and SLURM limits, divided by the ranks on the node."""
     limits = [psutil.virtual_memory().available]
     limits += [n for n in (_cgroup_free(), _slurm_free()) if n is not None]
-    return min(limits) // ranks_on_node()
+    return (min(limits) + spare_bytes()) // ranks_on_node()
 
 
 def peak_resident_bytes() -> int:

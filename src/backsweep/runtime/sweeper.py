@@ -56,7 +56,7 @@ class StateMemory:
             count = (self.n_steps if self.keeps_all else 1) + length
             self.ring_sizes.append(count)
             sizes.append(count * self.step_of(chain))
-        self.ring = Arena(sizes)
+        self.ring = Arena(sizes, zeroed=False)
         self.slot_offsets = list(
             np.cumsum([0, *(round_up(t.nbytes) for t in self.types)], dtype=np.int64)
         )

@@ -125,7 +125,7 @@ def _composed(name: str, function: Callable[..., Any]) -> Callable[..., TracedAr
 
     def rule(*atoms: Atom) -> TracedArray:
         promoted, weak = promote(getattr(np, name), list(atoms))
-        return function(*(wrap(a) for a in (atoms if weak else promoted)))  # type: ignore[no-any-return]
+        return function(*(wrap(a) for a in (atoms if weak else promoted)))
 
     return rule
 
@@ -138,7 +138,7 @@ def _reciprocal(x: Any) -> Any:
 
 def _remainder(x: Any, y: Any) -> Any:
     if x.dtype.kind in "biu":
-        return x - x // y * y
+        return np.where(y == 0, y, x - x // y * y)
     return elementwise(ew.remainder, [x._read(), y._read()])
 
 
