@@ -33,6 +33,11 @@ def sponge(shape, strength=0.15):
     return (strength * (1 - to_edge / FRAME).clip(0) ** 2).astype(np.float32)
 
 
+def padded_shape(shape):
+    """Of the grid on which waves are computed."""
+    return tuple(n + 2 * FRAME for n in shape)
+
+
 def ricker(frequency, dt, n_steps):
     """Ricker wavelet of a peak frequency [Hz], one sample per time step."""
     argument = (np.pi * frequency * (np.arange(n_steps) * dt - 1.2 / frequency)) ** 2
@@ -60,3 +65,27 @@ def record(velocity, source, receivers, wavelet, dt, spacing, checkpointing=None
     quiet = np.zeros(c2.shape, np.float32)
     _, traces = bs.scan(step, (quiet, quiet), wavelet, checkpointing=checkpointing)
     return traces
+
+
+def draw_inversion(path, true, start, inverted, history, spacing):
+    """True, start and inverted velocity, and the misfit relative to the start."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    extent = (0, true.shape[1] * spacing / 1000, true.shape[0] * spacing / 1000, 0)
+    figure, axes = plt.subplots(2, 2, figsize=(11, 6), layout="constrained")
+    models = {"true": true, "start": start, "inverted": inverted}
+    for axis, (name, model) in zip(axes.flat, models.items(), strict=False):
+        image = axis.imshow(
+            model / 1000, extent=extent, vmin=true.min() / 1000, vmax=true.max() / 1000
+        )
+        axis.set(title=name, xlabel="x [km]", ylabel="depth [km]", aspect="auto")
+    figure.colorbar(image, ax=axes[:, :1], location="left", label="velocity [km/s]")
+    curve = axes[1, 1]
+    curve.semilogy(range(1, len(history) + 1), np.array(history) / history[0], ".-")
+    curve.set(title="misfit", xlabel="evaluation", ylabel="relative to the start")
+    curve.grid(True, which="both", alpha=0.3)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

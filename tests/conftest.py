@@ -1,7 +1,14 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests.
+
+Compiled code goes to one folder for the whole session, which xdist's workers share: a step
+that several tests use is compiled once. Set BACKSWEEP_CACHE_DIR to keep it between sessions.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +19,14 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite-golden", action="store_true", help="rewrite tests/golden")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before xdist starts its workers, which inherit the environment."""
+    if "BACKSWEEP_CACHE_DIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="backsweep-tests-")
+        os.environ["BACKSWEEP_CACHE_DIR"] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture

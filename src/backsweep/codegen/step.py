@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from backsweep.codegen.buffers import Buffer, make_buffer, reshaped
 from backsweep.codegen.canonical import canonicalize, is_patch
-from backsweep.codegen.group import KernelPhase, Phase, SerialPhase, group
+from backsweep.codegen.group import KernelPhase, Phase, Root, SerialPhase, group
 from backsweep.codegen.kernel import Kernel, NeedsStorage, make_kernel
 from backsweep.codegen.plan import OPAQUE, PATCHES, Analysis, analyse, is_memory_reshape
 from backsweep.errors import BacksweepError
-from backsweep.ir import ArrayType, Equation, Literal, Program, Var
+from backsweep.ir import ArrayType, Atom, Equation, Literal, Program, Var
 from backsweep.primitives import index as ix
 from backsweep.primitives.shape import BLOCK
 
@@ -62,6 +62,8 @@ class LoweredStep:
     phases: list[LoweredKernel | LoweredSerial]
     accumulated: frozenset[Var]
     all_buffers: list[Buffer] = field(default_factory=list)
+    in_place: frozenset[int] = frozenset()
+    """Outputs that are stored over the input that they replace."""
 
 
 def lower(
@@ -69,6 +71,7 @@ def lower(
     *,
     owned: Sequence[bool] | None = None,
     accumulate: Sequence[bool] | None = None,
+    replace: Mapping[int, int] | None = None,
 ) -> LoweredStep:
     """Lower a program.
 
@@ -79,6 +82,8 @@ def lower(
         Inputs that the step may overwrite.
     accumulate : sequence of bool, optional
         Outputs that are added to what is there (in float64) instead of being stored.
+    replace : mapping, optional
+        Output -> input that it may be stored over, where every element is read before.
     """
     _check_supported(program)
     owned = owned or [False] * len(program.inputs)
@@ -90,7 +95,7 @@ def lower(
         analysis = analyse(program)
         analysis.stored |= forced
         try:
-            return _lower_once(program, analysis, accumulate)
+            return _lower_once(program, analysis, accumulate, replace or {})
         except NeedsStorage as needs:
             if needs.var in forced:
                 raise NotLowerable(f"{needs.var.type} cannot be stored") from None
@@ -135,14 +140,68 @@ def _needs_copy(program: Program, var: Var, adds: bool) -> bool:
     )
 
 
-def _lower_once(program: Program, analysis: Analysis, accumulate: Sequence[bool]) -> LoweredStep:
+def _replaced(
+    program: Program, analysis: Analysis, phases: list[Phase], replace: Mapping[int, int]
+) -> dict[int, Var]:
+    """Which outputs may be stored over an input: it is read at identity, in the same kernel."""
+    owners = _owners(program)
+    found: dict[int, Var] = {}
+    for k, j in replace.items():
+        out, old = program.outputs[k], program.inputs[j]
+        if not isinstance(out, Var) or out.type != old.type or old in owners:
+            continue
+        roots = [
+            (phase, root)
+            for phase in phases
+            if isinstance(phase, KernelPhase)
+            for root in phase.roots
+            if owners.get(root.var, root.var) is out and root.kind == "store"
+        ]
+        if len(roots) == 1 and _reads_at(analysis, phases, *roots[0], old):
+            found[k] = old
+    return found
+
+
+def _reads_at(
+    analysis: Analysis, phases: list[Phase], phase: KernelPhase, root: Root, old: Var
+) -> bool:
+    for other in phases:
+        if isinstance(other, SerialPhase):
+            if old in other.equation.inputs:
+                return False
+            continue
+        for r in other.roots:
+            if r.kind == "strided":
+                loads = analysis.usage_of(analysis.definitions[r.var].inputs[0], r.domain).loads
+            else:
+                loads = analysis.usage(r.var).loads
+            for var, access in loads:
+                if var is not old:
+                    continue
+                wanted = [a - b for a, b in zip(r.origin, root.origin, strict=False)]
+                if other is not phase or len(access) != len(wanted):
+                    return False
+                found = [(i.dim, i.stride, i.constant) for i in access]
+                if found != [(d, 1, c) for d, c in enumerate(wanted)]:
+                    return False
+    return not any(is_memory_reshape(e) and old in e.inputs for e in analysis.program.equations)
+
+
+def _lower_once(
+    program: Program,
+    analysis: Analysis,
+    accumulate: Sequence[bool],
+    replace: Mapping[int, int],
+) -> LoweredStep:
     accumulated: frozenset[Var] = frozenset(
         v
         for v, adds in zip(program.outputs, accumulate, strict=True)
         if adds and isinstance(v, Var)
     )
     phases = group(analysis, accumulated)
-    table = _BufferTable(program, analysis, accumulated)
+    replaced = _replaced(program, analysis, phases, replace)
+    aliases = {program.outputs[k]: old for k, old in replaced.items()}
+    table = _BufferTable(program, analysis, accumulated, aliases)
     lowered: list[LoweredKernel | LoweredSerial] = []
     for number, phase in enumerate(phases):
         if isinstance(phase, SerialPhase):
@@ -157,14 +216,29 @@ def _lower_once(program: Program, analysis: Analysis, accumulate: Sequence[bool]
     given = {x.number for x in (*inputs, *outputs)}
     work = [x for x in table.all if x.number not in given]
     return LoweredStep(
-        program, analysis, table.buffers, inputs, outputs, work, lowered, accumulated, table.all  # type: ignore
+        program,
+        analysis,
+        table.buffers,
+        inputs,
+        outputs,
+        work,
+        lowered,
+        accumulated,
+        table.all,
+        frozenset(replaced),
     )
 
 
 class _BufferTable:
     """Assigns memory to stored values."""
 
-    def __init__(self, program: Program, analysis: Analysis, accumulated: frozenset[Var]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        analysis: Analysis,
+        accumulated: frozenset[Var],
+        aliases: Mapping[Atom, Var],
+    ) -> None:
         self.all: list[Buffer] = []
         self.buffers: dict[Var, Buffer] = {}
         self._names: set[str] = set()
@@ -172,7 +246,10 @@ class _BufferTable:
             self._new(var, "x")
         for var in program.outputs:
             assert isinstance(var, Var)
-            self._new(var, "y", wide=var in accumulated)
+            if var in aliases:
+                self.buffers[var] = self.buffers[aliases[var]]
+            else:
+                self._new(var, "y", wide=var in accumulated)
         margins = _margins(program, analysis)
         owners = _owners(program)
         for eqn in program.equations:

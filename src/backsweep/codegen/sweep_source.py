@@ -1,13 +1,14 @@
 """Source text of a sweep: a compiled function that executes a table of actions.
 
 One call runs many steps without Python: states rotate by address, snapshots are slots of
-an arena, cotangents alternate between two buffers. All threads run the same function.
+an arena. All threads run the same function.
 
 A carry component that is merely handed on (u becomes u_prev) forms a *chain* with the
 component that it was: positions of a chain are kept once. At step n component `depth` of a
 chain of length L lies at position n + L - 1 - depth, and the step writes position n + L;
-positions are taken modulo the size of the ring, which is L + 1, or large enough for a
-whole trajectory.
+positions are taken modulo the size of the ring, which is L + 1 (L where the new value may be stored over
+the oldest one), or large enough for a whole trajectory. Cotangents run the other way: at
+step n the one of depth d lies at position n + 1 + d and the step writes position n.
 """
 
 from __future__ import annotations
@@ -89,8 +90,9 @@ class SweepWriter:
         inputs consts, carry, xs; outputs heads of chains, ys.
     reverse : StepSource, optional
         inputs consts, carry, xs, bars; outputs const bars, carry bars, x bars.
-    bars : tuple of int
-        Carry components with a cotangent.
+    bar_chains : tuple of Chain
+        Cotangents of the carry, by their number among the cotangents: each computed one
+        and those that hold its old values.
     y_bars : int
         Number of records with a cotangent.
     const_bars, x_bars : tuple of int
@@ -103,7 +105,7 @@ class SweepWriter:
     chains: tuple[Chain, ...]
     advance: StepSource | None
     reverse: StepSource | None
-    bars: tuple[int, ...] = ()
+    bar_chains: tuple[Chain, ...] = ()
     y_bars: int = 0
     const_bars: tuple[int, ...] = ()
     x_bars: tuple[int, ...] = ()
@@ -210,44 +212,45 @@ class SweepWriter:
         assert self.reverse is not None
         lines, step = self.lines, self.reverse.step
         lines.indent("for n in range(stop - 1, start - 1, -1):")
+        if self.n_carry:
+            self._choose_state(t)
+        known = self._forward_inputs(step.inputs, "s", "reverse")
+        bar_inputs = step.inputs[self.n_consts + self.n_carry + self.n_xs :]
+        n_bars = sum(len(c.components) for c in self.bar_chains)
+        for c, chain in enumerate(self.bar_chains):
+            ring = f"% {t(f'bar_size{c}')}) * {t(f'bar_step{c}')}"
+            for depth, k in enumerate(chain.components):
+                known[bar_inputs[k].number] = f"{t(f'bar{c}')} + ((n + {1 + depth}) {ring}"
+        for y, b in enumerate(bar_inputs[n_bars:]):
+            known[b.number] = f"{t(f'y_bar{y}')} + n * {t(f'y_bar_step{y}')}"
+        for k, b in enumerate(step.outputs):
+            c = k - len(self.const_bars)
+            if c < 0:
+                known[b.number] = t(f"const_bar{k}")
+            elif c < len(self.bar_chains):
+                ring = f"% {t(f'bar_size{c}')}) * {t(f'bar_step{c}')}"
+                known[b.number] = f"{t(f'bar{c}')} + (n {ring}"
+            else:
+                x = c - len(self.bar_chains)
+                known[b.number] = f"{t(f'x_bar{x}')} + n * {t(f'x_bar_step{x}')}"
+        self._call(self.reverse, known, "reverse")
+        lines.dedent()
+        lines.add("n_reversed += stop - start")
+
+    def _choose_state(self, t: AddressTable) -> None:
+        """Where the state before the step is: trajectory, current state or the one before."""
+        lines = self.lines
         lines.indent(f"if {t('keeps_all')} != 0:")
         for k, chain in enumerate(self.chains):
             for depth, j in enumerate(chain.components):
                 position = f"(n + {len(chain.components) - 1 - depth}) % {t(f'ring_size{k}')}"
                 lines.add(f"s{j} = {t(f'ring{k}')} + ({position}) * {t(f'ring_step{k}')}")
         lines.dedent()
-        lines.indent("elif m == n:")
-        for j in range(self.n_carry):
-            lines.add(f"s{j} = c{j}")
-        if not self.n_carry:
-            lines.add("pass")
-        lines.dedent()
-        lines.indent("else:")
-        for j in range(self.n_carry):
-            lines.add(f"s{j} = p{j}")
-        if not self.n_carry:
-            lines.add("pass")
-        lines.dedent()
-        known = self._forward_inputs(step.inputs, "s", "reverse")
-        bar_inputs = step.inputs[self.n_consts + self.n_carry + self.n_xs :]
-        for k, b in enumerate(bar_inputs):
-            if k < len(self.bars):
-                known[b.number] = f"{t(f'bar{k}')} + ((n + 1) & 1) * {t(f'bar_step{k}')}"
-            else:
-                y = k - len(self.bars)
-                known[b.number] = f"{t(f'y_bar{y}')} + n * {t(f'y_bar_step{y}')}"
-        for k, b in enumerate(step.outputs):
-            if k < len(self.const_bars):
-                known[b.number] = t(f"const_bar{k}")
-            elif k < len(self.const_bars) + len(self.bars):
-                bar = k - len(self.const_bars)
-                known[b.number] = f"{t(f'bar{bar}')} + (n & 1) * {t(f'bar_step{bar}')}"
-            else:
-                x = k - len(self.const_bars) - len(self.bars)
-                known[b.number] = f"{t(f'x_bar{x}')} + n * {t(f'x_bar_step{x}')}"
-        self._call(self.reverse, known, "reverse")
-        lines.dedent()
-        lines.add("n_reversed += stop - start")
+        for condition, source in (("elif m == n:", "c"), ("else:", "p")):
+            lines.indent(condition)
+            for j in range(self.n_carry):
+                lines.add(f"s{j} = {source}{j}")
+            lines.dedent()
 
     def _store_and_load(self, t: AddressTable) -> None:
         lines = self.lines

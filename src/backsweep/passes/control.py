@@ -100,7 +100,7 @@ def _jvp_scan(b: Builder, eqn: Equation, ins: Any, dots: Any, split: bool) -> An
                 "reverse mode over reverse mode through a scan is not supported; "
                 "use forward over reverse: jvp(grad(f)) or hvp(f)"
             )
-        *outs, trajectory = b(c.scan_forward, *ins, **p)
+        *outs, trajectory = b(c.scan_forward, *ins, **p, active_in=active)
         tangents = b(
             c.scan_tangent,
             trajectory,
@@ -120,6 +120,8 @@ def _jvp_scan(b: Builder, eqn: Equation, ins: Any, dots: Any, split: bool) -> An
         "n_consts": shape.n_consts + sum(active[: shape.n_consts]),
         "n_carry": shape.n_carry + sum(out[: shape.n_carry]),
     }
+    if is_forward:
+        params["active_in"] = _interleave_flags(shape, p["active_in"], active)
     results = list(b(eqn.primitive, *joined, **params))
     trajectory = results.pop() if is_forward else None
     k, n_dots = shape.n_carry, sum(out[: shape.n_carry])

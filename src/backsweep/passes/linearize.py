@@ -13,7 +13,7 @@ from typing import Any
 
 from backsweep.errors import ProgramError
 from backsweep.ir import Atom, Builder, Equation, Literal, Program, Var
-from backsweep.ir.builder import look_up
+from backsweep.ir.builder import look_up, scalar
 from backsweep.passes.jvp import instantiate, jvp_equations
 from backsweep.passes.simplify import simplify
 from backsweep.primitives import elementwise as ew
@@ -112,10 +112,17 @@ def transpose_equations(
         outs = b.replay(eqn, tuple(look_up(env, a) for a in eqn.inputs))
         env.update(zip(eqn.outputs, outs, strict=True))
     bars: dict[Var, Atom] = {}
+    masks: dict[Atom, Atom] = {}
 
     def accumulate(var: Atom, ct: Atom | None) -> None:
-        if ct is not None and isinstance(var, Var):
-            bars[var] = b(ew.add, bars[var], ct) if var in bars else ct
+        if ct is None or not isinstance(var, Var):
+            return
+        if var not in bars:
+            bars[var] = ct
+            return
+        first, bars[var] = bars[var], b(ew.add, bars[var], ct)
+        if first in masks and ct in masks:
+            masks[bars[var]] = b(ew.logical_or, masks[first], masks[ct])
 
     for out, ct in zip(program.outputs, cts, strict=True):
         accumulate(out, ct)
@@ -124,10 +131,37 @@ def transpose_equations(
             continue
         b.source = eqn.source
         out_cts = [bars.pop(v, None) for v in eqn.outputs]
-        for atom, ct in zip(eqn.inputs, _pull_back(b, eqn, env, linear, out_cts), strict=True):
+        pulled = _pull_back(b, eqn, env, linear, out_cts)
+        pulled, marks = _block_nan(b, eqn, env, masks.get(out_cts[0]), pulled)  # type: ignore
+        for atom, ct, mark in zip(eqn.inputs, pulled, marks, strict=True):
             if isinstance(atom, Var) and atom in linear:
+                if mark is not None and isinstance(ct, Var):
+                    masks[ct] = mark
                 accumulate(atom, ct)
     return [instantiate(b, bars.get(v), v.type) for v in program.inputs[n:]]
+
+
+def _block_nan(
+    b: Builder, eqn: Equation, env: dict[Var, Atom], outer: Atom | None, pulled: list[Any]
+) -> tuple[list[Any], list[Atom | None]]:
+    """Keep NaN of a branch not taken out of cotangents: 0 times infinity must stay 0.
+
+    A cotangent that came through a `select` remembers where it can differ from 0; after each
+    product along elementwise equations the rest is set to 0 again. Returns cotangents, masks.
+    """
+    if eqn.primitive is ew.select:
+        mask = look_up(env, eqn.inputs[0])
+        own = [None, mask, b(ew.logical_not, mask)]
+        if outer is not None:
+            own = [m and b(ew.logical_and, m, outer) for m in own]
+        return pulled, own
+    if eqn.primitive.kind != "elementwise" or outer is None:
+        return pulled, [None] * len(pulled)
+    if eqn.primitive in (ew.mul, ew.div):
+        pulled = [
+            b(ew.select, outer, ct, scalar(0, ct)) if isinstance(ct, Var) else ct for ct in pulled
+        ]
+    return pulled, [outer] * len(pulled)
 
 
 def _pull_back(

@@ -6,8 +6,8 @@ same step costs no lowering; machine code is cached by `codegen.cache`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from backsweep.codegen.step_source import StepSource, write_step
 from backsweep.codegen.sweep_source import Chain, SweepSource, SweepWriter, find_chains
 from backsweep.ir import Program, verify
 from backsweep.passes import simplify, vjp_program
+from backsweep.passes.delay import Delayed, delay
+from backsweep.passes.residuals import ResidualPlan
 from backsweep.primitives.control import ScanShape
 
 MIN_WORK_FOR_THREADS = 30_000
@@ -35,10 +37,33 @@ class CompiledSweep:
     p32: np.ndarray
     work: int
     """Scalar operations of the heavier of its steps."""
+    ring_sizes: tuple[int, ...] = ()
+    """Positions that each chain of the state needs."""
+
+
+@dataclass
+class ReverseSweep(CompiledSweep):
+    """A sweep that reverses.
+
+    Attributes
+    ----------
+    const_bars, bars, y_bars, x_bars : tuple of int
+        Which consts, carries, records and xs have a cotangent.
+    bar_chains : tuple of Chain
+        Cotangents of the carry by their number among `bars`.
+    bar_sizes : tuple of int
+        Positions that each of these chains needs.
+    recover : dict
+        Cotangents that are handed on: programs (consts, old value) -> cotangent.
+    """
+
     const_bars: tuple[int, ...] = ()
     bars: tuple[int, ...] = ()
     y_bars: tuple[int, ...] = ()
     x_bars: tuple[int, ...] = ()
+    bar_chains: tuple[Chain, ...] = ()
+    bar_sizes: tuple[int, ...] = ()
+    recover: dict[int, Program] = field(default_factory=dict)
 
 
 def forward_program(step: Program, shape: ScanShape, chains: tuple[Chain, ...], ys: bool) -> Program:
@@ -46,12 +71,6 @@ def forward_program(step: Program, shape: ScanShape, chains: tuple[Chain, ...], 
     heads = tuple(step.outputs[c.components[0]] for c in chains)
     records = tuple(step.outputs[shape.n_carry :]) if ys else ()
     return simplify(Program(step.inputs, step.equations, (*heads, *records), "forward"))
-
-
-def _load(writer: SweepWriter, parameters: Parameters, steps: list[LoweredStep]) -> CompiledSweep:
-    source = writer.write()
-    p64, p32 = parameters.arrays()
-    return CompiledSweep(source, load_sweep(source.text), p64, p32, max(map(work_of, steps)))
 
 
 def work_of(step: LoweredStep) -> int:
@@ -70,20 +89,37 @@ def work_of(step: LoweredStep) -> int:
 
 
 def _advance_source(
-    step: Program, shape: ScanShape, chains: tuple[Chain, ...], ys: bool, parameters: Parameters
+    step: Program,
+    shape: ScanShape,
+    chains: tuple[Chain, ...],
+    parameters: Parameters,
+    *,
+    ys: bool,
+    in_place: bool,
 ) -> StepSource:
     program = verify(forward_program(step, shape, chains, ys))
-    return write_step(lower(program), "forward" if ys else "advance", parameters)
+    replace = {k: shape.n_consts + c.components[-1] for k, c in enumerate(chains)}
+    lowered = lower(program, replace=replace if in_place else {})
+    return write_step(lowered, "forward" if ys else "advance", parameters)
 
 
-def compile_forward(step: Program, shape: ScanShape) -> CompiledSweep:
-    """A sweep that advances and records."""
+def _ring_sizes(chains: tuple[Chain, ...], step: LoweredStep, first: int = 0) -> tuple[int, ...]:
+    return tuple(
+        len(c.components) + (first + k not in step.in_place) for k, c in enumerate(chains)
+    )
+
+
+def compile_forward(step: Program, shape: ScanShape, *, in_place: bool) -> CompiledSweep:
+    """A sweep that advances and records; `in_place` if no state is needed again."""
     parameters = Parameters()
     chains = find_chains(step, shape.n_consts, shape.n_carry)
-    advance = _advance_source(step, shape, chains, True, parameters)
+    advance = _advance_source(step, shape, chains, parameters, ys=True, in_place=in_place)
     n_xs = len(step.inputs) - shape.n_consts - shape.n_carry
-    writer = SweepWriter(shape.n_consts, shape.n_carry, n_xs, chains, advance, None)
-    return _load(writer, parameters, [advance.step])
+    source = SweepWriter(shape.n_consts, shape.n_carry, n_xs, chains, advance, None).write()
+    p64, p32 = parameters.arrays()
+    sizes = _ring_sizes(chains, advance.step)
+    run = load_sweep(source.text)
+    return CompiledSweep(source, run, p64, p32, work_of(advance.step), sizes)
 
 
 def compile_reverse(
@@ -93,37 +129,83 @@ def compile_reverse(
     active_out: tuple[bool, ...],
     *,
     advances: bool,
-) -> CompiledSweep:
-    """A sweep that reverses, and advances where the schedule does not keep every state."""
+    plan: ResidualPlan | None = None,
+    delays: bool,
+) -> ReverseSweep:
+    """A sweep that reverses, and advances where the schedule does not keep every state.
+
+    With a `plan` it reads residuals, which follow the xs, instead of states. `delays` allows
+    cotangents to be handed on instead of being stored; those must begin at 0.
+    """
     parameters = Parameters()
-    chains = find_chains(step, shape.n_consts, shape.n_carry)
-    advance = _advance_source(step, shape, chains, False, parameters) if advances else None
-    program = verify(vjp_program(step, active_in, active_out, "reverse"))
     consts, carry, xs = shape.split_inputs(active_in)
-    flags = lambda values: tuple(k for k, v in enumerate(values) if v)  # noqa: E731
-    n_bars = sum(active_out)
-    n_inputs = len(step.inputs)
-    owned = [False] * n_inputs + [k < sum(carry) for k in range(n_bars)]
-    accumulate = [k < sum(consts) for k in range(len(program.outputs))]
-    reverse = write_step(lower(program, owned=owned, accumulate=accumulate), "reverse", parameters)
-    writer = SweepWriter(
+    bars, x_bars = _flags(carry), _flags(xs)
+    n_states = 0 if plan is not None else shape.n_carry
+    n_xs = len(xs) + (plan.n_residuals if plan is not None else 0)
+    n_before = shape.n_consts + n_states + n_xs
+    const_bars = _flags(consts)
+    if plan is not None:
+        program = plan.program_for(active_out)
+    else:
+        program = vjp_program(step, active_in, active_out, "reverse")
+    delayed = Delayed(program, {}, {})
+    if delays:
+        delayed = delay(program, shape.n_consts, n_before, len(bars), len(const_bars))
+    bar_chains = _bar_chains(len(bars), delayed.follows)
+    program = verify(delayed.program)
+    n_bars = len(program.inputs) - n_before
+    heads = {len(const_bars) + c: n_before + k.components[-1] for c, k in enumerate(bar_chains)}
+    lowered = lower(
+        program,
+        owned=[False] * n_before + [k < len(bars) for k in range(n_bars)],
+        accumulate=[k < len(const_bars) for k in range(len(program.outputs))],
+        replace=heads,
+    )
+    reverse = write_step(lowered, "reverse", parameters)
+    chains: tuple[Chain, ...] = ()
+    if plan is None:
+        chains = find_chains(step, shape.n_consts, shape.n_carry)
+    advance = None
+    if advances:
+        advance = _advance_source(step, shape, chains, parameters, ys=False, in_place=False)
+    source = SweepWriter(
         shape.n_consts,
-        shape.n_carry,
-        len(xs),
+        n_states,
+        n_xs,
         chains,
         advance,
         reverse,
-        bars=flags(carry),
-        y_bars=n_bars - sum(carry),
-        const_bars=flags(consts),
-        x_bars=flags(xs),
+        bar_chains=bar_chains,
+        y_bars=n_bars - len(bars),
+        const_bars=const_bars,
+        x_bars=x_bars,
+    ).write()
+    p64, p32 = parameters.arrays()
+    work = max(work_of(s.step) for s in (advance, reverse) if s is not None)
+    return ReverseSweep(
+        source,
+        load_sweep(source.text),
+        p64,
+        p32,
+        work,
+        const_bars=const_bars,
+        bars=bars,
+        y_bars=_flags(active_out[shape.n_carry :]),
+        x_bars=x_bars,
+        bar_chains=bar_chains,
+        bar_sizes=_ring_sizes(bar_chains, lowered, len(const_bars)),
+        recover=delayed.recover,
     )
-    steps = [reverse.step] + ([advance.step] if advance is not None else [])
-    compiled = _load(writer, parameters, steps)
-    compiled.const_bars, compiled.bars = flags(consts), flags(carry)
-    compiled.x_bars = flags(xs)
-    compiled.y_bars = flags(active_out[shape.n_carry :])
-    return compiled
+
+
+def _flags(values: Sequence[bool]) -> tuple[int, ...]:
+    return tuple(k for k, v in enumerate(values) if v)
+
+
+def _bar_chains(n_bars: int, follows: dict[int, int]) -> tuple[Chain, ...]:
+    old = {j: k for k, j in follows.items()}
+    heads = [k for k in range(n_bars) if k not in follows]
+    return tuple(Chain((k, old[k]) if k in old else (k,)) for k in heads)
 
 
 def threads_for(work: int, n_threads: int) -> int:

@@ -13,13 +13,24 @@ import numpy as np
 
 from backsweep import config
 from backsweep.codegen.step import NotLowerable
+from backsweep.codegen.sweep_source import find_chains
 from backsweep.ir import ArrayType, Program, program_hash
+from backsweep.passes.residuals import ResidualPlan, plan_residuals
 from backsweep.primitives.control import ScanShape, scan_shape, stacked
 from backsweep.runtime import interpreted
+from backsweep.runtime.arrays import Arena, round_up
+from backsweep.runtime.arrays import round_up
 from backsweep.runtime.checkpointing import Checkpointing
 from backsweep.runtime.compiled import CompiledSweep, compile_forward, compile_reverse
+from backsweep.runtime.cotangents import Cotangents
 from backsweep.runtime.report import ScanReport
-from backsweep.runtime.sweeper import ROWS_PER_TABLE, StateMemory, Sweeper, compiled_fill
+from backsweep.runtime.sweeper import (
+    ROWS_PER_TABLE,
+    StateMemory,
+    SweepInputs,
+    Sweeper,
+    compiled_fill,
+)
 from backsweep.schedule import AbstractSchedule, StoreAll
 from backsweep.schedule.actions import ADVANCE, LOAD, REVERSE
 from backsweep.schedule.binomial import FORWARD_PHASE, PHASE
@@ -32,11 +43,9 @@ def carry_types(step: Program, shape: ScanShape) -> tuple[ArrayType, ...]:
 
 def contiguous_bytes(step: Program, shape: ScanShape) -> int:
     """A whole trajectory, components that are handed on kept once."""
-    from backsweep.codegen.sweep_source import find_chains
-
     types = carry_types(step, shape)
     return sum(
-        (shape.length + len(c.components)) * types[c.components[0]].nbytes
+        (shape.length + len(c.components)) * round_up(types[c.components[0]].nbytes)
         for c in find_chains(step, shape.n_consts, shape.n_carry)
     )
 
@@ -71,8 +80,16 @@ class Trajectory:
     stack: np.ndarray
     head: np.ndarray
     report: ScanReport
+    plan: ResidualPlan | None = None
+    records: Arena | None = None
+    """Residuals of all steps, where they are kept instead of states."""
     is_fresh: bool = True
     stop: Any = field(default=None, repr=False)
+
+    @property
+    def keeps_all(self) -> bool:
+        """Nothing is advanced twice, nothing is on disk."""
+        return self.memory.keeps_all or self.plan is not None
 
     def __post_init__(self) -> None:
         if self.store is not None:
@@ -103,21 +120,39 @@ def _allocate_ys(sweeper: Sweeper, step: Program, shape: ScanShape) -> list[np.n
     return ys
 
 
+def _inputs(step: Program, shape: ScanShape, consts: Any, xs: Any) -> SweepInputs:
+    const_types, _, x_types = shape.split_inputs(step.in_types)
+    return SweepInputs(consts, const_types, xs, x_types)
+
+
 def run_scan(params: Any, args: Sequence[Any], report: ScanReport | None = None) -> list[Any]:
     """A scan whose trajectory nobody needs."""
     step, shape = params["step"], scan_shape(params)
-    compiled = _try_compile(lambda: compile_forward(step, shape))
+    compiled = _try_compile(lambda: compile_forward(step, shape, in_place=True))
     if isinstance(compiled, str):
         return interpreted.run_scan(params, args)
     consts, init, xs = shape.split_inputs(args)
-    types = carry_types(step, shape)
-    memory = StateMemory(shape, types, compiled.source.chains, shape.length, False, 0)
+    memory = _state_memory(compiled, step, shape)
     memory.place(init)
-    sweeper = Sweeper(compiled, memory, step, consts, xs)
+    sweeper = Sweeper(compiled, memory, _inputs(step, shape, consts, xs))
     ys = _allocate_ys(sweeper, step, shape)
     if shape.length:
         sweeper.run_in_pieces(np.array([[ADVANCE, 0, shape.length, -1]], np.int64))
     return _outputs(memory, ys)
+
+
+def _state_memory(
+    compiled: CompiledSweep,
+    step: Program,
+    shape: ScanShape,
+    *,
+    keeps_all: bool = False,
+    n_slots: int = 0,
+) -> StateMemory:
+    chains = compiled.source.chains
+    return StateMemory(
+        shape, carry_types(step, shape), chains, shape.length, keeps_all, n_slots, compiled.ring_sizes
+    )
 
 
 def _try_compile(build: Any) -> CompiledSweep | str:
@@ -134,37 +169,73 @@ def run_scan_forward(params: Any, args: Sequence[Any], report: ScanReport) -> li
     """A scan that leaves a trajectory: phase 1 of the schedule."""
     step, shape = params["step"], scan_shape(params)
     request: Checkpointing = params.get("checkpointing") or Checkpointing()
-    types = carry_types(step, shape)
-    state_bytes = sum(t.nbytes for t in types)
+    state_bytes = sum(t.nbytes for t in carry_types(step, shape))
     schedule = request.choose(shape.length, state_bytes, contiguous_bytes(step, shape))
     report.schedule = type(schedule).__name__
     report.n_steps, report.n_snapshots = shape.length, schedule.n_snapshots
-    compiled = _try_compile(lambda: compile_forward(step, shape))
+    keeps_all = isinstance(schedule, StoreAll) and not request.uses_disk
+    plan = _residual_plan(params, shape) if keeps_all else None
+    program = plan.forward if plan is not None else step
+    compiled = _try_compile(lambda: compile_forward(program, shape, in_place=plan is not None))
     if isinstance(compiled, str):
         report.executor = f"python ({compiled})"
         return interpreted.run_scan_forward(params, args, schedule, request, report)
-    keeps_all = isinstance(schedule, StoreAll) and not request.uses_disk
-    n_slots = 0 if keeps_all else (1 if request.uses_disk else schedule.n_snapshots)
     consts, init, xs = shape.split_inputs(args)
-    memory = StateMemory(shape, types, compiled.source.chains, shape.length, keeps_all, n_slots)
+    n_slots = 0 if keeps_all else (1 if request.uses_disk else schedule.n_snapshots)
+    keeps_states = keeps_all and plan is None
+    memory = _state_memory(compiled, step, shape, keeps_all=keeps_states, n_slots=n_slots)
     memory.place(init)
-    sweeper = Sweeper(compiled, memory, step, consts, xs)
+    sweeper = Sweeper(compiled, memory, _inputs(step, shape, consts, xs))
     ys = _allocate_ys(sweeper, step, shape)
-    store = open_store(request, step, types) if request.uses_disk else None
+    store = open_store(request, step, memory.types) if request.uses_disk else None
     stack, head = schedule.start()
-    track = Trajectory(step, shape, schedule, memory, store, stack, head, report)
+    track = Trajectory(step, shape, schedule, memory, store, stack, head, report, plan)
+    if plan is not None:
+        track.records = _allocate_records(sweeper, plan, len(ys), shape)
     begin = time.perf_counter()
-    _forward_phase(track, sweeper)
+    _run_phase(track, sweeper, ADVANCE)
     report.forward_seconds = time.perf_counter() - begin
     report.n_advances, report.n_threads = memory.n_advances, sweeper.n_threads
     report.work_bytes = sweeper.work_bytes
-    if keeps_all:
-        report.snapshot_bytes_memory = memory.ring.nbytes
-    elif store is not None:
-        report.snapshot_bytes_disk = schedule.n_snapshots * state_bytes
-    else:
-        report.snapshot_bytes_memory = schedule.n_snapshots * memory.slot_bytes
+    _report_snapshots(track, state_bytes)
     return [*_outputs(memory, ys), track]
+
+
+def _report_snapshots(track: Trajectory, state_bytes: int) -> None:
+    report, memory = track.report, track.memory
+    if track.records is not None:
+        report.schedule += ", residuals instead of states"
+        report.snapshot_bytes_memory = track.records.nbytes
+    elif memory.keeps_all:
+        report.snapshot_bytes_memory = memory.ring.nbytes
+    elif track.store is not None:
+        report.snapshot_bytes_disk = track.schedule.n_snapshots * state_bytes
+    else:
+        report.snapshot_bytes_memory = track.schedule.n_snapshots * memory.slot_bytes
+
+
+def _residual_plan(params: Any, shape: ScanShape) -> ResidualPlan | None:
+    """Residuals instead of states, where the plain rule says so."""
+    step, active_in = params["step"], params.get("active_in")
+    if active_in is None or config.is_jit_disabled():
+        return None
+    chains = find_chains(step, shape.n_consts, shape.n_carry)
+    types = carry_types(step, shape)
+    state_bytes = sum(types[c.components[0]].nbytes for c in chains)
+    return plan_residuals(step, shape.n_consts, shape.n_carry, active_in, state_bytes)
+
+
+def _allocate_records(
+    sweeper: Sweeper, plan: ResidualPlan, first: int, shape: ScanShape
+) -> Arena:
+    """Memory for the residuals of all steps, as records after the ys."""
+    types = plan.forward.out_types[-plan.n_residuals :]
+    steps = [round_up(t.nbytes) for t in types]  # type: ignore[union-attr]
+    arena = Arena([n * shape.length for n in steps], zeroed=False)
+    for k, n in enumerate(steps):
+        sweeper.values[f"y{first + k}"] = arena.address(k)
+        sweeper.values[f"y_step{first + k}"] = n
+    return arena
 
 
 def _tables(track: Trajectory) -> Any:
@@ -186,19 +257,11 @@ def _execute(track: Trajectory, sweeper: Sweeper, table: np.ndarray) -> None:
         sweeper.run_in_pieces(table)
 
 
-def _forward_phase(track: Trajectory, sweeper: Sweeper) -> None:
-    if track.memory.keeps_all:
+def _run_phase(track: Trajectory, sweeper: Sweeper, kind: int) -> None:
+    """Phase 1 (ADVANCE) or phase 2 (REVERSE) of the schedule."""
+    if track.keeps_all:
         if track.shape.length:
-            sweeper.run_in_pieces(np.array([[ADVANCE, 0, track.shape.length, -1]], np.int64))
-        return
-    for table in _tables(track):
-        _execute(track, sweeper, table)
-
-
-def _reverse_phase(track: Trajectory, sweeper: Sweeper) -> None:
-    if track.memory.keeps_all:
-        if track.shape.length:
-            sweeper.run_in_pieces(np.array([[REVERSE, 0, track.shape.length, -1]], np.int64))
+            sweeper.run_in_pieces(np.array([[kind, 0, track.shape.length, -1]], np.int64))
         return
     for table in _tables(track):
         _execute(track, sweeper, table)
@@ -207,9 +270,7 @@ def _reverse_phase(track: Trajectory, sweeper: Sweeper) -> None:
 def _restart(track: Trajectory, sweeper: Sweeper) -> None:
     """Run phase 1 again from the initial state, for another reverse sweep."""
     track.stack, track.head = track.schedule.start()
-    if track.store is not None:
-        raise NotImplementedError
-    sweeper.run(np.array([[LOAD, 0, 0, 0]], np.int64))
+    _execute(track, sweeper, np.array([[LOAD, 0, 0, 0]], np.int64))
     for table in _tables(track):
         _execute(track, sweeper, table)
 
@@ -223,90 +284,33 @@ def run_scan_reverse(params: Any, args: Sequence[Any]) -> list[Any]:
     active_in, active_out = params["active_in"], params["active_out"]
     n_primal = len(step.inputs) - shape.n_carry
     consts, xs = args[1 : 1 + shape.n_consts], args[1 + shape.n_consts : 1 + n_primal]
+    bars = args[1 + n_primal :]
     compiled = compile_reverse(
-        step, shape, active_in, active_out, advances=not track.memory.keeps_all
+        step,
+        shape,
+        active_in,
+        active_out,
+        advances=not track.keeps_all,
+        plan=track.plan,
+        delays=shape.length > 0 and all(not np.any(b) for b in bars[: sum(active_out[: shape.n_carry])]),
     )
-    sweeper = Sweeper(compiled, track.memory, step, consts, xs)
-    results = _Cotangents(sweeper, compiled, step, shape, args[1 + n_primal :])
+    inputs, memory = _inputs(step, shape, consts, xs), track.memory
+    if track.plan is not None:
+        types = track.plan.forward.out_types[-track.plan.n_residuals :]
+        inputs.records = [
+            (track.records.address(k), round_up(t.nbytes)) for k, t in enumerate(types)
+        ]
+        memory = StateMemory(shape, (), (), shape.length, False, 0, ())
+    sweeper = Sweeper(compiled, memory, inputs)
+    results = Cotangents(sweeper, compiled, step, shape, bars)
     begin = time.perf_counter()
-    if not track.is_fresh and not track.memory.keeps_all:
+    if not track.is_fresh and not track.keeps_all:
         _restart(track, sweeper)
     track.is_fresh = False
-    _reverse_phase(track, sweeper)
+    _run_phase(track, sweeper, REVERSE)
     report = track.report
     report.reverse_seconds += time.perf_counter() - begin
-    report.n_advances, report.n_reverses = track.memory.n_advances, track.memory.n_reverses
+    report.n_advances = track.memory.n_advances
+    report.n_reverses += memory.n_reverses - results.n_reverses_before
     report.work_bytes = max(report.work_bytes, sweeper.work_bytes)
-    return results.collect()
-
-
-class _Cotangents:
-    """Memory of the cotangents of one reverse sweep."""
-
-    def __init__(
-        self, sweeper: Sweeper, compiled: CompiledSweep, step: Program, shape: ScanShape, bars: Any
-    ) -> None:
-        self.sweeper, self.compiled, self.shape = sweeper, compiled, shape
-        self.consts, self.carry, self.xs = shape.split_inputs(step.in_types)
-        ys = shape.split_outputs(step.out_types)[1]
-        n = shape.length
-        self.bars = []
-        for k, (j, value) in enumerate(zip(compiled.bars, bars, strict=False)):
-            type = self.carry[j]
-            pair = np.zeros((2, max(8, type.size + 64)), type.dtype)
-            sweeper.bind(f"bar{k}", pair)
-            sweeper.values[f"bar_step{k}"] = pair.strides[0]
-            pair[n & 1, : type.size] = np.asarray(value, type.dtype).reshape(-1)
-            self.bars.append((pair, type))
-        for k, (y, value) in enumerate(
-            zip(compiled.y_bars, bars[len(compiled.bars) :], strict=True)
-        ):
-            type = ys[y]
-            array = np.ascontiguousarray(value, type.dtype)
-            sweeper.bind(f"y_bar{k}", array if array.size else np.zeros(1, type.dtype))
-            sweeper.values[f"y_bar_step{k}"] = type.nbytes
-        self.const_bars = [
-            sweeper.bind(f"const_bar{k}", np.zeros(max(1, self.consts[j].size), _wide(self.consts[j])))
-            for k, j in enumerate(compiled.const_bars)
-        ]
-        self.x_bars = []
-        for k, j in enumerate(compiled.x_bars):
-            type = self.xs[j]
-            array = np.zeros(max(1, n * type.size), type.dtype)
-            sweeper.bind(f"x_bar{k}", array)
-            sweeper.values[f"x_bar_step{k}"] = type.nbytes
-            self.x_bars.append((array, type))
-        self._bind_partials()
-
-    def _bind_partials(self) -> None:
-        """Partial sums of reduced gradients stay through the whole sweep."""
-        source = self.compiled.source.reverse
-        assert source is not None
-        self.partials: dict[int, np.ndarray] = {}
-        outputs = {b.number: k for k, b in enumerate(source.step.outputs)}
-        for phase in source.step.phases:
-            for var, buffer in getattr(phase, "partials", {}).items():
-                if var not in source.step.accumulated:
-                    continue
-                array = np.zeros(buffer.n_elements, buffer.dtype)
-                self.sweeper.bind(f"reverse_work{buffer.number}", array)
-                self.partials[outputs[source.step.buffers[var].number]] = array
-
-    def collect(self) -> list[np.ndarray]:
-        """Cotangents of the active consts, carry and xs."""
-        results = []
-        for k, (j, total) in enumerate(zip(self.compiled.const_bars, self.const_bars, strict=True)):
-            type = self.consts[j]
-            if k in self.partials:
-                total = total + np.add.accumulate(self.partials[k])[-1]
-            results.append(total[: type.size].reshape(type.shape).astype(type.dtype))
-        for pair, type in self.bars:
-            results.append(pair[0, : type.size].reshape(type.shape).copy())
-        for array, type in self.x_bars:
-            n = self.shape.length
-            results.append(array[: n * type.size].reshape((n, *type.shape)))
-        return results
-
-
-def _wide(type: ArrayType) -> np.dtype:
-    return np.dtype(np.complex128 if type.dtype.kind == "c" else np.float64)
+    return results.collect(consts)

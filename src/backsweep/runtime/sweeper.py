@@ -12,7 +12,7 @@ import numpy as np
 
 from backsweep import config
 from backsweep.codegen.sweep_source import ADVANCE, LOAD, REVERSE, STORE, Chain
-from backsweep.ir import ArrayType, Program
+from backsweep.ir import ArrayType
 from backsweep.primitives.control import ScanShape
 from backsweep.runtime.arrays import Arena, prepared, round_up, view
 from backsweep.runtime.compiled import CompiledSweep, threads_for
@@ -44,6 +44,7 @@ class StateMemory:
     n_steps: int
     keeps_all: bool
     n_slots: int
+    ring_positions: tuple[int, ...]
     ring: Arena = field(init=False)
     slots: np.ndarray = field(init=False)
     registers: np.ndarray = field(init=False)
@@ -51,9 +52,8 @@ class StateMemory:
     def __post_init__(self) -> None:
         sizes = []
         self.ring_sizes: list[int] = []
-        for chain in self.chains:
-            length = len(chain.components)
-            count = (self.n_steps if self.keeps_all else 1) + length
+        for chain, positions in zip(self.chains, self.ring_positions, strict=True):
+            count = self.n_steps + len(chain.components) if self.keeps_all else positions
             self.ring_sizes.append(count)
             sizes.append(count * self.step_of(chain))
         self.ring = Arena(sizes, zeroed=False)
@@ -98,30 +98,31 @@ class StateMemory:
         return int(self.registers[0, 2 * len(self.types) + 2])
 
 
+@dataclass
+class SweepInputs:
+    """What a sweep reads besides states: constants, xs, and residuals by address and step."""
+
+    consts: Sequence[Any]
+    const_types: Sequence[ArrayType]
+    xs: Sequence[Any]
+    x_types: Sequence[ArrayType]
+    records: Sequence[tuple[int, int]] = ()
+
+
 class Sweeper:
-    """One compiled sweep on one scan's memory.
+    """One compiled sweep on one scan's memory."""
 
-    Parameters
-    ----------
-    compiled : CompiledSweep
-    memory : StateMemory
-    consts, xs : sequence of array_like
-        xs are stacked along the first axis.
-    """
-
-    def __init__(
-        self, compiled: CompiledSweep, memory: StateMemory, step: Program, consts: Any, xs: Any
-    ) -> None:
+    def __init__(self, compiled: CompiledSweep, memory: StateMemory, inputs: SweepInputs) -> None:
         self.compiled, self.memory = compiled, memory
-        shape = memory.shape
-        in_consts, _, in_xs = shape.split_inputs(step.in_types)
         self.keep: list[Any] = []
         self.values: dict[str, int] = {"keeps_all": int(memory.keeps_all)}
-        for k, (value, type) in enumerate(zip(consts, in_consts, strict=True)):
+        for k, (value, type) in enumerate(zip(inputs.consts, inputs.const_types, strict=True)):
             self.bind(f"const{k}", prepared(value, type.dtype))
-        for k, (value, type) in enumerate(zip(xs, in_xs, strict=True)):
+        for k, (value, type) in enumerate(zip(inputs.xs, inputs.x_types, strict=True)):
             self.bind(f"x{k}", prepared(value, type.dtype))
             self.values[f"x_step{k}"] = type.nbytes
+        for k, (address, step) in enumerate(inputs.records, start=len(inputs.xs)):
+            self.values[f"x{k}"], self.values[f"x_step{k}"] = address, step
         for k, chain in enumerate(memory.chains):
             self.values[f"ring{k}"] = memory.ring.address(k)
             self.values[f"ring_size{k}"] = memory.ring_sizes[k]
@@ -215,7 +216,10 @@ class Sweeper:
             yield row[None]
 
     def run_with_store(self, table: np.ndarray, store: AbstractStore) -> None:
-        """As `run_in_pieces`, with snapshots in a store instead of slots."""
+        """As `run_in_pieces`, with snapshots in a store instead of slots.
+
+        The initial state is written once and stays: another reverse sweep starts from it.
+        """
         memory = self.memory
         begin = 0
         for k, (kind, step, _, _) in enumerate(table.tolist()):
@@ -224,12 +228,14 @@ class Sweeper:
             if k > begin:
                 self.run_in_pieces(table[begin:k])
             begin = k + 1
+            if kind == STORE and step == 0 and step in store:
+                continue
             if kind == STORE:
                 store.put(step, [memory.current(j) for j in range(len(memory.types))])
             elif kind == LOAD:
                 store.get(step, [self._slot_view(j) for j in range(len(memory.types))])
                 self.run(np.array([[LOAD, step, step, 0]], np.int64))
-            elif step in store:
+            elif step != 0:
                 store.delete(step)
         if begin < len(table):
             self.run_in_pieces(table[begin:])

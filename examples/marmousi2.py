@@ -1,0 +1,124 @@
+"""Full-waveform inversion of Marmousi2: 8 shots, 183 receivers, 1678 time steps.
+
+    python examples/marmousi2.py FOLDER
+
+FOLDER holds marmousi2_true.mat and marmousi2_smooth.mat of ADSeismic.jl (Zhu, Xu, Darve & Beroza
+2021; the model: Martin, Wiley & Marfurt 2006): P velocity on 202 x 68 points, sources, receivers,
+wavelet. Written are a picture, marmousi2.png, and the figures, marmousi2.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+import scipy.optimize
+from acoustic import draw_inversion, record
+
+import backsweep as bs
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="with the two .mat files")
+    parser.add_argument("--output", type=Path, default=Path("."), help="folder for the results")
+    parser.add_argument("--maxfun", type=int, default=40, help="evaluations of the misfit")
+    parser.add_argument("--memory", default="1 GB", help="budget for snapshots")
+    return parser.parse_args()
+
+
+def main():
+    arguments = parse_arguments()
+
+    # 1. The experiment. The files count points from 1 and hold models as (x, z).
+    def load(name):
+        path = arguments.folder / f"marmousi2_{name}.mat"
+        return scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)
+
+    experiment = load("true")
+    true = experiment["vp"].T.astype(np.float32)  # m/s
+    start = load("smooth")["vp"].T.astype(np.float32)
+    dt, spacing = float(experiment["dt"]), float(experiment["dx"])  # s, m
+    sources = [(s.iy - 1, s.ix - 1) for s in experiment["source"]]
+    receivers = [(r.iy - 1, r.ix - 1) for r in experiment["receiver"]]
+    wavelets = [(s.vec / np.abs(s.vec).max()).astype(np.float32) for s in experiment["source"]]
+    checkpointing = bs.Checkpointing(memory=arguments.memory)
+
+    # 2. The forward problem. The observed pressure is that of the true model.
+    def simulate(velocity, shot):
+        source, r, wavelet = sources[shot], receivers[shot], wavelets[shot]
+        return record(velocity, source, r, wavelet, dt, spacing, checkpointing)
+
+    shots = range(len(sources))
+    observed = [simulate(true, shot) for shot in shots]
+
+    # 3. The misfit: least squares, unweighted, all shots, full band. Its gradient needs no code.
+    def misfit(velocity):
+        def of_shot(shot):
+            return 0.5 * np.sum((simulate(velocity, shot) - observed[shot]) ** 2)
+
+        return bs.sum_over(shots, of_shot)
+
+    misfit_and_gradient = bs.value_and_grad(misfit, has_report=True)
+
+    # 4. The unknowns: velocity where the start model is no water, in units that grow with depth
+    #    below the sea floor, since shallow points move the data more.
+    is_rock = start > 1501
+    depth = np.cumsum(is_rock, axis=0)[is_rock]
+    unit = 1000 * depth / depth.mean()  # m/s
+
+    def to_velocity(unknowns):
+        velocity = start.copy()
+        velocity[is_rock] = unknowns * unit
+        return velocity
+
+    history, errors, seconds, best = [], [], [], (np.inf, start)
+
+    def evaluate(unknowns):
+        nonlocal best
+        velocity = to_velocity(unknowns)
+        value, gradient, report = misfit_and_gradient(velocity)
+        best = min(best, (value, velocity), key=lambda pair: pair[0])
+        history.append(float(value))
+        errors.append(float(np.linalg.norm(velocity - true) / np.linalg.norm(true)))
+        seconds.append(report.seconds)
+        print(
+            f"evaluation {len(history):2d}: misfit {value / history[0]:.4f}, model error "
+            f"{errors[-1]:.4f}, {report.seconds:.2f} s",
+            flush=True,
+        )
+        scaled = np.float64(gradient[is_rock]) * unit
+        return value / history[0], scaled / history[0]
+
+    # 5. L-BFGS-B from the smooth model.
+    begin = time.perf_counter()
+    options = {"maxfun": arguments.maxfun, "maxiter": arguments.maxfun, "maxcor": 20, "ftol": 0}
+    scipy.optimize.minimize(
+        evaluate, start[is_rock] / unit, jac=True, method="L-BFGS-B", options=options
+    )
+    total = time.perf_counter() - begin
+
+    # 6. Results.
+    figures = {
+        "evaluations": len(history),
+        "misfit": min(history) / history[0],
+        "model_error_start": errors[0],
+        "model_error": errors[int(np.argmin(history))],
+        "seconds": total,
+        "seconds_per_gradient": float(np.median(seconds)),
+        "misfit_history": [value / history[0] for value in history],
+    }
+    (arguments.output / "marmousi2.json").write_text(json.dumps(figures, indent=1) + "\n")
+    draw_inversion(arguments.output / "marmousi2.png", true, start, best[1], history, spacing)
+    print(
+        f"misfit {figures['misfit']:.4f} of the start, model error {errors[0]:.4f} -> "
+        f"{figures['model_error']:.4f}, {len(history)} evaluations in {total:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Memory of the cotangents of one reverse sweep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from backsweep.ir import ArrayType, Program, evaluate
+from backsweep.primitives.control import ScanShape
+from backsweep.runtime.compiled import ReverseSweep
+from backsweep.runtime.sweeper import Sweeper
+
+
+class Cotangents:
+    """Memory of the cotangents of one reverse sweep."""
+
+    def __init__(
+        self, sweeper: Sweeper, compiled: ReverseSweep, step: Program, shape: ScanShape, bars: Any
+    ) -> None:
+        self.sweeper, self.compiled, self.shape = sweeper, compiled, shape
+        self.consts, self.carry, self.xs = shape.split_inputs(step.in_types)
+        ys = shape.split_outputs(step.out_types)[1]
+        n = shape.length
+        self.n_reverses_before = sweeper.memory.n_reverses
+        self._place_bars(bars, n)
+        for k, (y, value) in enumerate(
+            zip(compiled.y_bars, bars[len(compiled.bars) :], strict=True)
+        ):
+            type = ys[y]
+            array = np.ascontiguousarray(value, type.dtype)
+            sweeper.bind(f"y_bar{k}", array if array.size else np.zeros(1, type.dtype))
+            sweeper.values[f"y_bar_step{k}"] = type.nbytes
+        self.const_bars = [
+            sweeper.bind(f"const_bar{k}", np.zeros(max(1, self.consts[j].size), _wide(self.consts[j])))
+            for k, j in enumerate(compiled.const_bars)
+        ]
+        self.x_bars = []
+        for k, j in enumerate(compiled.x_bars):
+            type = self.xs[j]
+            array = np.zeros(max(1, n * type.size), type.dtype)
+            sweeper.bind(f"x_bar{k}", array)
+            sweeper.values[f"x_bar_step{k}"] = type.nbytes
+            self.x_bars.append((array, type))
+        self._bind_partials()
+
+    def _place_bars(self, bars: Any, n: int) -> None:
+        """Each chain is a ring; at step n depth d lies at position n + 1 + d."""
+        compiled, self.rings = self.compiled, []
+        for c, (chain, size) in enumerate(
+            zip(compiled.bar_chains, compiled.bar_sizes, strict=True)
+        ):
+            type = self.carry[compiled.bars[chain.components[0]]]
+            ring = np.zeros((size, max(16, type.size + 64)), type.dtype)
+            self.sweeper.bind(f"bar{c}", ring)
+            self.sweeper.values[f"bar_step{c}"] = ring.strides[0]
+            self.sweeper.values[f"bar_size{c}"] = size
+            value = np.asarray(bars[chain.components[0]], type.dtype)
+            ring[n % size, : type.size] = value.reshape(-1)
+            self.rings.append((ring, type))
+
+    def _carry_bars(self, consts: Any) -> list[np.ndarray]:
+        """Cotangents of the carry; those that were handed on are recovered."""
+        found: dict[int, np.ndarray] = {}
+        for chain, (ring, type) in zip(self.compiled.bar_chains, self.rings, strict=True):
+            for depth, k in enumerate(chain.components):
+                value = ring[depth % len(ring), : type.size].reshape(type.shape).copy()
+                if k in self.compiled.recover:
+                    value = evaluate(self.compiled.recover[k], [*consts, value])[0]
+                found[k] = np.asarray(value)
+        return [found[k] for k in range(len(found))]
+
+    def _bind_partials(self) -> None:
+        """Partial sums of reduced gradients stay through the whole sweep."""
+        source = self.compiled.source.reverse
+        assert source is not None
+        self.partials: dict[int, np.ndarray] = {}
+        outputs = {b.number: k for k, b in enumerate(source.step.outputs)}
+        for phase in source.step.phases:
+            for var, buffer in getattr(phase, "partials", {}).items():
+                if var not in source.step.accumulated:
+                    continue
+                array = np.zeros(buffer.n_elements, buffer.dtype)
+                self.sweeper.bind(f"reverse_work{buffer.number}", array)
+                self.partials[outputs[source.step.buffers[var].number]] = array
+
+    def collect(self, consts: Any) -> list[np.ndarray]:
+        """Cotangents of the active consts, carry and xs."""
+        results = []
+        for k, (j, total) in enumerate(zip(self.compiled.const_bars, self.const_bars, strict=True)):
+            type = self.consts[j]
+            if k in self.partials:
+                total = total + np.add.accumulate(self.partials[k])[-1]
+            results.append(total[: type.size].reshape(type.shape).astype(type.dtype))
+        results += self._carry_bars(consts)
+        for array, type in self.x_bars:
+            n = self.shape.length
+            results.append(array[: n * type.size].reshape((n, *type.shape)))
+        return results
+
+
+def _wide(type: ArrayType) -> np.dtype:
+    return np.dtype(np.complex128 if type.dtype.kind == "c" else np.float64)

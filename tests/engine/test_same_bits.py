@@ -1,0 +1,95 @@
+"""Gradients are bitwise the same for every schedule, store, thread count and process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import problems
+import pytest
+
+import backsweep as bs
+from backsweep.runtime import compiled
+from backsweep.schedule.binomial import extra_advances
+
+STORE_ALL = bs.Checkpointing(schedule="store_all")
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.fixture(params=sorted(problems.PROBLEMS))
+def problem(request: pytest.FixtureRequest) -> problems.Problem:
+    return problems.PROBLEMS[request.param]()
+
+
+def test_schedules_and_stores(problem: problems.Problem, tmp_path: Path) -> None:
+    value, gradient, report = problem.value_and_grad(STORE_ALL)
+    n = problem.n_steps
+    assert (report.n_advances, report.n_reverses) == (n, n)
+    assert all(np.any(g != 0) and np.all(np.isfinite(g)) for g in gradient)
+    for s in (5, 37, n // 3):
+        for on_disk in (False, True):
+            place = {"disk": "1 GB", "directory": str(tmp_path)} if on_disk else {}
+            request = bs.Checkpointing(snapshots=s, **place)
+            other_value, other, report = problem.value_and_grad(request)
+            assert other_value == value
+            assert _equal(other, gradient)
+            assert report.n_advances == extra_advances(n, s) + 1
+            assert report.n_reverses == n
+            assert report.scans[0].executor == "native"
+            bytes_used = report.scans[0].snapshot_bytes_disk, report.scans[0].snapshot_bytes_memory
+            assert (bytes_used[0] > 0, bytes_used[1] > 0) == (on_disk, not on_disk)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_store_all_on_disk(problem: problems.Problem, tmp_path: Path) -> None:
+    request = bs.Checkpointing(disk="1 GB", directory=str(tmp_path), schedule="store_all")
+    _, gradient, report = problem.value_and_grad(request)
+    assert _equal(gradient, problem.value_and_grad(STORE_ALL)[1])
+    assert report.n_advances == problem.n_steps
+
+
+@pytest.mark.parametrize("request_", [STORE_ALL, bs.Checkpointing(snapshots=5)], ids=["all", "5"])
+def test_threads(
+    problem: problems.Problem, request_: bs.Checkpointing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "MIN_WORK_FOR_THREADS", 0)
+    results = []
+    for n_threads in (1, 2):
+        monkeypatch.setenv("BACKSWEEP_NUM_THREADS", str(n_threads))
+        value, gradient, report = problem.value_and_grad(request_)
+        assert report.scans[0].n_threads == n_threads
+        results.append((value, *gradient))
+    assert _equal(*results)
+
+
+def test_second_process() -> None:
+    names = sorted(problems.PROBLEMS)
+    run = subprocess.run(
+        [sys.executable, problems.__file__, *names], capture_output=True, text=True, check=True
+    )
+    found = json.loads(run.stdout)
+    for name in names:
+        report = problems.PROBLEMS[name]().value_and_grad(STORE_ALL)[2]
+        assert found[name] == [report.value_fingerprint, report.gradient_fingerprint]
+
+
+def test_interpreter_agrees(problem: problems.Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference interpreter gives the same bits where no libm is called."""
+    value, gradient, _ = problem.value_and_grad(STORE_ALL)
+    monkeypatch.setenv("BACKSWEEP_NO_JIT", "1")
+    other_value, other, report = problem.value_and_grad(bs.Checkpointing(snapshots=5))
+    assert report.scans[0].executor.startswith("python")
+    assert (report.n_advances, report.n_reverses) == (
+        extra_advances(problem.n_steps, 5) + 1,
+        problem.n_steps,
+    )
+    assert other_value == value
+    for a, b in zip(other, gradient, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6 if a.dtype == np.float32 else 1e-13)
