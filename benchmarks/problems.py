@@ -109,7 +109,7 @@ class Acoustic:
         """One time step in plain NumPy, as a user of backsweep writes it."""
         u, u_prev = carry
         rows, columns = self.receivers
-        u_next = (2 - sigma) * u - (1 - sigma) * u_prev
+        u_next = u + (1 - sigma) * (u - u_prev)
         u_next[4:-4, 4:-4] += c2[4:-4, 4:-4] * laplacian(u)
         u_next[self.source] += source
         return (u_next, u), u_next[rows, columns]

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import scipy.ndimage
 import scipy.optimize
-from acoustic import draw_inversion, padded_shape, record, ricker
 
 import backsweep as bs
+from acoustic import draw_inversion, padded_shape, record, ricker
 
 SHAPE = (80, 220)  # z, x
 SPACING = 40.0  # m
@@ -62,8 +62,8 @@ def invert(start, misfit_and_gradient, n_evaluations):
         if value <= min(history):
             best[:] = [velocity]
         print(
-            f"evaluation {len(history):2d} of {n_evaluations}: misfit {value / history[0]:.4f} of "
-            f"the start, {report.seconds:.2f} s ({report.compile_seconds:.2f} s compiling)",
+            f"evaluation {len(history):2d}: misfit {value / history[0]:.4f} of "
+            f"the start, {report.seconds:.2f} s, of it {report.compile_seconds:.2f} s compiling",
             flush=True,
         )
         return value / history[0], (gradient[SEA_FLOOR:] * unit).ravel() / history[0]
@@ -93,7 +93,7 @@ fingerprints of the last evaluation: value {report.value_fingerprint}, gradient 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--memory", default="20 MB", help="budget for snapshots")
-    parser.add_argument("--evaluations", type=int, default=40)
+    parser.add_argument("--evaluations", type=int, default=35)
     parser.add_argument("--picture", type=Path, default=Path("demo.png"))
     arguments = parser.parse_args()
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 import scipy.optimize
-from acoustic import draw_inversion, record
 
 import backsweep as bs
+from acoustic import draw_inversion, record
 
 
 def parse_arguments():

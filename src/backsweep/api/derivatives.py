@@ -26,7 +26,7 @@ from backsweep.passes import jvp_program, simplify, transpose
 from backsweep.passes import linearize as linearize_program
 from backsweep.passes.jvp import instantiate
 from backsweep.passes.linearize import transpose_equations
-from backsweep.runtime.execute import run_program
+from backsweep.runtime.execute import run_program, unaliased
 from backsweep.runtime.fingerprint import fingerprint
 from backsweep.runtime.report import Report
 from backsweep.trace.tracing import active_trace
@@ -280,7 +280,8 @@ class Pullback:
                 raise ShapeError(f"cotangent {k} has shape {np.shape(leaf)}, {type.shape} is needed")
             cts.append(np.asarray(leaf, type.dtype))
         active = [ct for ct, t in zip(cts, self._out_types, strict=True) if t.is_inexact]
-        bars = run_program(self._program, [*self._residuals, *active], self.report)
+        arguments = [*self._residuals, *active]
+        bars = unaliased(run_program(self._program, arguments, self.report), arguments)
         return _shaped_like_arguments(self._call, bars, tuple(range(len(self._call.trees))))
 
     def close(self) -> None:
@@ -361,7 +362,8 @@ def linearize(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callabl
 
     def pushforward(*tangents: Any) -> Any:
         dots = _matching(call, tangents)
-        results = iter(run_program(parts.tangent, [*residuals, *dots], report))
+        arguments = [*residuals, *dots]
+        results = iter(unaliased(run_program(parts.tangent, arguments, report), arguments))
         full = [
             _unwrapped(next(results)) if active else np.zeros(t.shape, t.dtype)
             for active, t in zip(parts.active_out, out_types, strict=True)

@@ -13,7 +13,7 @@ from backsweep.api.tree import Tree, flatten
 from backsweep.ir import ArrayType, Atom, Literal, Program, Var, verify
 from backsweep.passes import simplify
 from backsweep.primitives.shape import full
-from backsweep.runtime.execute import run_program
+from backsweep.runtime.execute import run_program, unaliased
 from backsweep.runtime.report import Report
 from backsweep.trace.array import TracedArray, lift, wrap
 from backsweep.trace.tracing import Trace, active_trace, new_trace
@@ -94,7 +94,7 @@ def apply_program(
     """
     trace = active_trace()
     if trace is None:
-        return run_program(program, values, report)
+        return unaliased(run_program(program, values, report), values)
     atoms = [v if isinstance(v, (Var, Literal)) else lift(v) for v in values]
     atoms = [materialized(trace, a) for a in atoms]
     atoms = [_cast(trace, a, v.type) for a, v in zip(atoms, program.inputs, strict=True)]

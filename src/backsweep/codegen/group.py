@@ -24,8 +24,8 @@ from backsweep.primitives import index as ix
 from backsweep.primitives import shape as sh
 
 RootKind = Choice["store", "sum", "sum_all", "strided"]
-MAX_ALIAS_PAIRS = 40
-"""Written arrays times other arrays of a loop; beyond it LLVM gives up vectorising."""
+MAX_ROOTS = 24
+"""Values that one kernel computes: beyond it registers spill and compilation slows down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def _place_root(
         phase = phases[position]
         if isinstance(phase, KernelPhase):
             found = _origin_in(phase, kind, domain, usage.loads)
-            if found is not None and _fits(phase, reads):
+            if found is not None and len(phase.roots) < MAX_ROOTS:
                 phase.roots.append(Root(var, kind, found, domain))
                 phase.reads |= reads - phase.variables
                 made_in[var] = position
@@ -136,12 +136,6 @@ def _place_root(
             break
     phases.append(KernelPhase([Root(var, kind, origin, domain)], set(reads), kind == "sum"))
     made_in[var] = len(phases) - 1
-
-
-def _fits(phase: KernelPhase, reads: set[Var]) -> bool:
-    written = len(phase.roots) + 1
-    others = len((phase.reads | reads) - phase.variables)
-    return written * (written + others) <= MAX_ALIAS_PAIRS
 
 
 def _origin_in(

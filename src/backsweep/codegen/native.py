@@ -46,32 +46,55 @@ def _pointer_to(numba_type: Any) -> Any:
     return pointer
 
 
-_f64, _f32, _i64, _i32, _u8 = (_pointer_to(t) for t in _LLVM)
+p_f64, p_f32, p_i64, p_i32, p_u8 = (_pointer_to(t) for t in _LLVM)
+
+
+@intrinsic
+def arguments_are_disjoint(typingctx: Any) -> Any:
+    """Tell LLVM that no two pointer arguments of this function overlap.
+
+    Without it each loop begins with a comparison of all pairs of arrays, and is not
+    vectorised at all where there are too many of them.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        for argument in builder.function.args[2:]:  # after return value and status
+            if isinstance(argument.type, ir.PointerType):
+                argument.add_attribute("noalias")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@njit(inline="always")
+def view(pointer: Any) -> Any:
+    """An array on a pointer."""
+    return carray(pointer, _HUGE)
 
 
 @njit(inline="always")
 def f64(address: int) -> Any:
-    return carray(_f64(address), _HUGE)
+    return carray(p_f64(address), _HUGE)
 
 
 @njit(inline="always")
 def f32(address: int) -> Any:
-    return carray(_f32(address), _HUGE)
+    return carray(p_f32(address), _HUGE)
 
 
 @njit(inline="always")
 def i64(address: int) -> Any:
-    return carray(_i64(address), _HUGE)
+    return carray(p_i64(address), _HUGE)
 
 
 @njit(inline="always")
 def i32(address: int) -> Any:
-    return carray(_i32(address), _HUGE)
+    return carray(p_i32(address), _HUGE)
 
 
 @njit(inline="always")
 def u8(address: int) -> Any:
-    return carray(_u8(address), _HUGE)
+    return carray(p_u8(address), _HUGE)
 
 
 @intrinsic

@@ -92,8 +92,9 @@ class KernelWriter:
         arguments = "".join(f", {n}_" for n in names)
         head.add("@njit(nogil=True, error_model='numpy')")
         head.indent(f"def {self.name}(lo, hi, scratch, P64_, P32_{arguments}):")
+        head.add("arguments_are_disjoint()")
         for _, b in sorted(self.used.items()):
-            head.add(f"{b.name} = {real_view(b.dtype)}({b.name}_)")
+            head.add(f"{b.name} = view({b.name}_)")
         for vector in ("P64", "P32"):
             if any(kind == vector for kind, _ in self.used_parameters):
                 head.add(f"{vector} = {'f64' if vector == 'P64' else 'f32'}({vector}_)")

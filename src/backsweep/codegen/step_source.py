@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from backsweep.codegen.buffers import Buffer
-from backsweep.codegen.numba_source import KernelWriter, Lines, Parameters
+from backsweep.codegen.numba_source import KernelWriter, Lines, Parameters, real_view
 from backsweep.codegen.serial import write_serial
 from backsweep.codegen.step import LoweredKernel, LoweredSerial, LoweredStep
 from backsweep.primitives.shape import BLOCK
@@ -139,7 +139,8 @@ class _Calls:
     def kernel(self, phase: LoweredKernel, function: str, numbers: list[int]) -> None:
         self._before(_touch_kernel(phase))
         kind, n = partition_of(phase)
-        arguments = "".join(f", a{k}" for k in numbers)
+        buffers = self.step.all_buffers
+        arguments = "".join(f", p_{real_view(buffers[k].dtype)}(a{k})" for k in numbers)
         lines = self.lines
         if kind == "alone":
             lines.indent("if tid == 0:")

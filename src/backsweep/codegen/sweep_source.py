@@ -245,6 +245,8 @@ class SweepWriter:
             for depth, j in enumerate(chain.components):
                 position = f"(n + {len(chain.components) - 1 - depth}) % {t(f'ring_size{k}')}"
                 lines.add(f"s{j} = {t(f'ring{k}')} + ({position}) * {t(f'ring_step{k}')}")
+        if not self.n_carry:
+            lines.add("pass")
         lines.dedent()
         for condition, source in (("elif m == n:", "c"), ("else:", "p")):
             lines.indent(condition)
@@ -279,8 +281,9 @@ import numpy as np
 from numba import float32, float64, int32, int64, njit, types
 
 from backsweep.codegen.native import (
-    add_blocks_c8, add_blocks_c16, add_blocks_f4, add_blocks_f8, barrier, copy_bytes, f32, f64,
-    flush_denormals, fold_f32, fold_f64, i32, i64, restore_denormals, rows_of, u8,
+    add_blocks_c8, add_blocks_c16, add_blocks_f4, add_blocks_f8, arguments_are_disjoint, barrier,
+    copy_bytes, f32, f64, flush_denormals, fold_f32, fold_f64, i32, i64, p_f32, p_f64, p_i32, p_i64,
+    p_u8, restore_denormals, rows_of, u8, view,
 )
 
 U = np.uint64

@@ -12,7 +12,15 @@ from backsweep.ir.builder import scalar
 from backsweep.primitives import elementwise as ew
 from backsweep.primitives.index import iota
 from backsweep.primitives.registry import declare
-from backsweep.primitives.shape import _type_reduced, broadcast, reshape, sum_, sum_to, transpose
+from backsweep.primitives.shape import (
+    _evaluate_sum,
+    _type_reduced,
+    broadcast,
+    reshape,
+    sum_,
+    sum_to,
+    transpose,
+)
 
 # --------------------------------------------------------------------------- max, min, argmax
 
@@ -117,10 +125,15 @@ def _type_einsum(p: Any, x: ArrayType, y: ArrayType) -> ArrayType:
     return ArrayType(tuple(extents[c] for c in out), x.dtype, x.weak and y.weak)
 
 
+def _einsum_letters(xs: str, ys: str, out: str) -> str:
+    """Dimensions of the product: those of the result, then those summed over."""
+    return out + "".join(c for c in dict.fromkeys(xs + ys) if c not in out)
+
+
 def einsum_as_sum(b: Builder, p: Any, x: Atom, y: Atom) -> Atom:
     """The same contraction as a broadcast product and a sum, for fused kernels."""
     xs, ys, out = _einsum_parts(p)
-    letters = out + "".join(c for c in dict.fromkeys(xs + ys) if c not in out)
+    letters = _einsum_letters(xs, ys, out)
     extents = {**dict(zip(xs, x.type.shape)), **dict(zip(ys, y.type.shape))}  # type: ignore
     shape = tuple(extents[c] for c in letters)
 
@@ -134,8 +147,26 @@ def einsum_as_sum(b: Builder, p: Any, x: Atom, y: Atom) -> Atom:
     return sum_to(b, product, tuple(range(len(out), len(letters))))
 
 
+ORDERED_PRODUCT = 1 << 16
+"""Products of up to so many elements are summed in the order that compiled code uses; larger
+ones, which are no longer equal to it bit by bit, are left to BLAS."""
+
+
 def _evaluate_einsum(p: Any, x: Any, y: Any) -> Any:
-    return np.einsum(p["subscripts"], x, y, optimize=True)
+    xs, ys, out = _einsum_parts(p)
+    letters = _einsum_letters(xs, ys, out)
+    extents = {**dict(zip(xs, np.shape(x))), **dict(zip(ys, np.shape(y)))}  # noqa: B905
+    if np.prod([extents[c] for c in letters]) > ORDERED_PRODUCT:
+        return np.einsum(p["subscripts"], x, y, optimize=True)
+
+    def wide(value: Any, own: str) -> Any:
+        order = sorted(range(len(own)), key=lambda k: letters.index(own[k]))
+        shape = [extents[c] if c in own else 1 for c in letters]
+        return np.transpose(value, order).reshape(shape)
+
+    product = ew.mul.evaluate({}, wide(x, xs), wide(y, ys))
+    axes = tuple(range(len(out), len(letters)))
+    return _evaluate_sum({"axes": axes}, product) if axes else product
 
 
 def _t_einsum(b: Builder, eqn: Any, cts: Any, linear: Any) -> list[Any]:

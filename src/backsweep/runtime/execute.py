@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 
 from backsweep.ir import Equation, Program, evaluate
 from backsweep.passes import jvp_program, vjp_program
@@ -18,6 +19,19 @@ def run_program(program: Program, arguments: Sequence[Any], report: Report | Non
     """Run a program; scans are reported in `report`."""
     report = report if report is not None else Report()
     return evaluate(program, arguments, _Handlers(report).table())
+
+
+def unaliased(results: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
+    """Results that the caller may change: no views of arguments or of each other."""
+    taken = [a for a in arguments if isinstance(a, np.ndarray)]
+    own: list[Any] = []
+    for value in results:
+        if isinstance(value, np.ndarray):
+            is_shared = any(np.may_share_memory(value, a) for a in taken)
+            value = value.copy() if is_shared or not value.flags.writeable else value
+            taken.append(value)
+        own.append(value)
+    return own
 
 
 class _Handlers:
@@ -87,4 +101,4 @@ class _Handlers:
         )
 
 
-__all__ = ["run_program"]
+__all__ = ["run_program", "unaliased"]

@@ -19,7 +19,6 @@ from backsweep.passes.residuals import ResidualPlan, plan_residuals
 from backsweep.primitives.control import ScanShape, scan_shape, stacked
 from backsweep.runtime import interpreted
 from backsweep.runtime.arrays import Arena, round_up
-from backsweep.runtime.arrays import round_up
 from backsweep.runtime.checkpointing import Checkpointing
 from backsweep.runtime.compiled import CompiledSweep, compile_forward, compile_reverse
 from backsweep.runtime.cotangents import Cotangents
@@ -169,7 +168,8 @@ def run_scan_forward(params: Any, args: Sequence[Any], report: ScanReport) -> li
     """A scan that leaves a trajectory: phase 1 of the schedule."""
     step, shape = params["step"], scan_shape(params)
     request: Checkpointing = params.get("checkpointing") or Checkpointing()
-    state_bytes = sum(t.nbytes for t in carry_types(step, shape))
+    types = carry_types(step, shape)
+    state_bytes = sum(t.nbytes if request.uses_disk else round_up(t.nbytes) for t in types)
     schedule = request.choose(shape.length, state_bytes, contiguous_bytes(step, shape))
     report.schedule = type(schedule).__name__
     report.n_steps, report.n_snapshots = shape.length, schedule.n_snapshots
