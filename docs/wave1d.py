@@ -1,7 +1,7 @@
 """The step that how-it-works.md follows. `python docs/wave1d.py --write` renews its outputs.
 
-    python docs/wave1d.py                      prints every stage
-    BACKSWEEP_DEBUG=4 python docs/wave1d.py    and the whole generated source, to stderr
+python docs/wave1d.py                      prints every stage
+BACKSWEEP_DEBUG=4 python docs/wave1d.py    and the whole generated source, to stderr
 """
 
 import re
@@ -42,6 +42,8 @@ def loss(c2):
 
 # [end]
 
+TEXTS = ("traced", "tangent", "adjoint", "schedule", "report")
+
 
 def programs():
     """The step and its derivative as text."""
@@ -53,28 +55,33 @@ def programs():
     return {"traced": traced.program, "tangent": parts.tangent, "adjoint": adjoint}
 
 
-def functions_of(source, prefix):
-    """Generated functions whose name begins with a prefix."""
-    parts = re.split(r"\n(?=@njit)", source)
-    return "\n\n".join(p.strip() for p in parts if f"def {prefix}" in p.split("\n")[1])
+def longest(functions, prefix, n):
+    """The n longest of the functions whose name begins with a prefix, in their order."""
+    named = [f for f in functions if f"def {prefix}" in f]
+    chosen = sorted(named, key=len)[-n:]
+    return "\n\n".join(f for f in named if f in chosen)
 
 
 def kernels():
-    """The generated code of the last gradient: forward, reverse, and the sweep over them."""
-    known = [sys.modules[name] for name in sys.modules if name.startswith("backsweep_generated")]
-    text = Path(next(m for m in known if hasattr(m, "reverse")).__file__).read_text()
+    """Parts of the generated module behind the gradient: kernels, drivers, the sweep."""
+    modules = [sys.modules[name] for name in sys.modules if name.startswith("backsweep_generated")]
+    text = Path(next(m for m in modules if hasattr(m, "reverse")).__file__).read_text()
+    functions = [part.strip() for part in re.split(r"\n(?=@njit)", text)]
     return {
-        "advance": functions_of(text, "advance"),
-        "reverse": functions_of(text, "reverse"),
-        "sweep": functions_of(text, "sweep"),
+        "advance_kernel": longest(functions, "advance_k", 1),
+        "advance": longest(functions, "advance(", 1),
+        "reverse_kernels": longest(functions, "reverse_k", 2),
+        "sweep": longest(functions, "sweep", 1),
     }
 
 
 def stages():
     _, gradient, report = bs.value_and_grad(loss, has_report=True)(c2)
     actions = "\n".join(str(action) for action in Binomial(8, 3).actions())
-    # Seconds would differ at every writing.
-    figures = re.sub(r"[0-9.e-]+ s\b", "... s", str(report))
+    actions = actions.replace(", level=<Level.MEMORY: 0>", "")
+    # Seconds and the state of the cache would differ at every writing.
+    lines = [line for line in str(report).splitlines() if not line.startswith("total")]
+    figures = re.sub(r"[0-9.e-]+ s\b", "... s", "\n".join(lines))
     shown = {**programs(), **kernels(), "schedule": actions, "report": figures}
     return {name: str(text) for name, text in shown.items()}
 
@@ -89,10 +96,12 @@ def main():
     page = Path(__file__).with_name("how-it-works.md")
 
     def renewed(match):
-        language = "text" if match[1] in ("schedule", "report") else "python"
+        language = "text" if match[1] in TEXTS else "python"
         return f"<!-- {match[1]} -->\n```{language}\n{outputs[match[1]]}\n```"
 
-    page.write_text(re.sub(r"<!-- (\w+) -->\n```\w*\n.*?```", renewed, page.read_text(), flags=re.S))
+    page.write_text(
+        re.sub(r"<!-- (\w+) -->\n```\w*\n.*?```", renewed, page.read_text(), flags=re.S)
+    )
 
 
 if __name__ == "__main__":

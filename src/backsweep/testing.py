@@ -128,9 +128,8 @@ def check_jvp(
     """
     leaves, tree = _arrays(tuple(args))
     rng = np.random.default_rng(seed)
-    if tangents is None:
-        dots = [_direction(rng, v) for v in leaves]
-    else:
+    dots = [_direction(rng, v) for v in leaves]
+    if tangents is not None:
         dots = _arrays(tuple(tangents))[0]
     value, tangent = jvp(function, tree.build([v.copy() for v in leaves]), tree.build(dots))
     expected = _floats(value)
@@ -263,9 +262,7 @@ def _check_symmetry(
     gradient: Callable[..., Any], leaves: Leaves, tree: Tree, rng: np.random.Generator
 ) -> None:
     u, v = ([_direction(rng, x) for x in leaves] for _ in range(2))
-    hu, hv = (
-        _arrays(jvp(gradient, tree.build(leaves), tree.build(d))[1])[0] for d in (u, v)
-    )
+    hu, hv = (_arrays(jvp(gradient, tree.build(leaves), tree.build(d))[1])[0] for d in (u, v))
     left, right = _dot(v, hu), _dot(u, hv)
     precision = _precision(leaves)
     noise = 100 * precision.eps * max(_norm(v) * _norm(hu), _norm(u) * _norm(hv))
@@ -323,10 +320,7 @@ def taylor_test(
         raise ValueError(f"order={order}: 2 and 3 are supported")
     leaves, tree = _arrays(x)
     rng = np.random.default_rng(seed)
-    if direction is None:
-        dots = [_direction(rng, v) for v in leaves]
-    else:
-        dots = _arrays(direction)[0]
+    dots = [_direction(rng, v) for v in leaves] if direction is None else _arrays(direction)[0]
     precision = _precision(leaves)
     h_max = step if step is not None else (1e-2 if precision is _DOUBLE else 0.5)
     value = float(function(tree.build([v.copy() for v in leaves])))

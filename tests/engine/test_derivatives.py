@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import problems
 import psutil
 import pytest
+import simulations
 
 import backsweep as bs
 from backsweep import testing
@@ -21,8 +21,8 @@ FIVE = bs.Checkpointing(snapshots=5)
 
 
 def _burgers(checkpointing: Any = FIVE) -> Any:
-    loss = problems.burgers_loss(checkpointing)
-    return lambda u: loss(u, 0.3), problems.burgers().args[0]
+    loss = simulations.burgers_loss(checkpointing)
+    return lambda u: loss(u, 0.3), simulations.burgers().args[0]
 
 
 @pytest.mark.parametrize("order", [2, 3])
@@ -34,13 +34,13 @@ def test_taylor_rates_on_burgers(order: int) -> None:
 
 
 def test_taylor_rates_in_the_viscosity() -> None:
-    loss, (u, nu) = problems.burgers_loss(FIVE), problems.burgers().args
+    loss, (u, nu) = simulations.burgers_loss(FIVE), simulations.burgers().args
     rates = testing.taylor_test(lambda p: loss(u, p["nu"]), {"nu": nu}, order=3)
     assert abs(rates[-1] - 3) < 0.1
 
 
 def test_taylor_rates_with_a_complex_state() -> None:
-    loss, args = problems.schroedinger_loss(FIVE), problems.schroedinger().args
+    loss, args = simulations.schroedinger_loss(FIVE), simulations.schroedinger().args
     rates = testing.taylor_test(lambda both: loss(*both), args, order=3)
     assert abs(rates[-1] - 3) < 0.1
 
@@ -116,10 +116,10 @@ def test_pullback_copies_its_inputs() -> None:
 def test_second_gradient_at_a_new_model() -> None:
     """Nothing of the first call (dt, source, model) stays: a fresh process agrees."""
     code = (
-        "import json, sys; import numpy as np; import problems, backsweep as bs\n"
+        "import json, sys; import numpy as np; import simulations, backsweep as bs\n"
         "def run(scale):\n"
-        "    loss = problems.acoustic_loss(bs.Checkpointing(snapshots=5), (12, 20))\n"
-        "    c2, wavelet = problems.acoustic().args\n"
+        "    loss = simulations.acoustic_loss(bs.Checkpointing(snapshots=5), (12, 20))\n"
+        "    c2, wavelet = simulations.acoustic().args\n"
         "    args = (c2 * np.float32(scale), wavelet)\n"
         "    return bs.value_and_grad(loss, (0, 1), has_report=True)(*args)[2]\n"
         "reports = [run(float(s)) for s in sys.argv[1:]]\n"
@@ -128,7 +128,7 @@ def test_second_gradient_at_a_new_model() -> None:
 
     def fingerprints(*scales: str) -> Any:
         command = [sys.executable, "-c", code, *scales]
-        folder = problems.__file__.rpartition("/")[0]
+        folder = simulations.__file__.rpartition("/")[0]
         run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
         return json.loads(run.stdout)
 
@@ -143,8 +143,8 @@ def process() -> Iterator[psutil.Process]:
 
 
 def test_memory_is_flat_over_100_gradients(process: psutil.Process) -> None:
-    problem = problems.acoustic()
-    gradient = bs.grad(problems.acoustic_loss(STORE_ALL), (0, 1))
+    problem = simulations.acoustic()
+    gradient = bs.grad(simulations.acoustic_loss(STORE_ALL), (0, 1))
     for _ in range(10):
         gradient(*problem.args)
     before = process.memory_info().rss
@@ -154,12 +154,12 @@ def test_memory_is_flat_over_100_gradients(process: psutil.Process) -> None:
 
 
 def test_sum_over_is_the_sum() -> None:
-    problem = problems.acoustic()
+    problem = simulations.acoustic()
     c2, wavelet = problem.args
     sources = [(8, 10), (20, 25), (11, 17)]
 
     def shot(source: tuple[int, int], c2: Any, wavelet: Any) -> Any:
-        return problems.acoustic_loss(FIVE, source)(c2, wavelet)
+        return simulations.acoustic_loss(FIVE, source)(c2, wavelet)
 
     def total(c2: Any, wavelet: Any) -> Any:
         return bs.sum_over(sources, lambda s: shot(s, c2, wavelet))
@@ -173,4 +173,5 @@ def test_sum_over_is_the_sum() -> None:
     assert value == pytest.approx(sum(v for v, _ in singles), rel=1e-6)
     for k in range(2):
         expected = singles[0][1][k] + singles[1][1][k] + singles[2][1][k]
-        np.testing.assert_allclose(gradient[k], expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(gradient[k], expected, rtol=1e-6, atol=1e-6 * scale)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import problems
 import pytest
+import simulations
 
 import backsweep as bs
 from backsweep.runtime import compiled
@@ -23,12 +23,12 @@ def _equal(a: Any, b: Any) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-@pytest.fixture(params=sorted(problems.PROBLEMS))
-def problem(request: pytest.FixtureRequest) -> problems.Problem:
-    return problems.PROBLEMS[request.param]()
+@pytest.fixture(params=sorted(simulations.PROBLEMS))
+def problem(request: pytest.FixtureRequest) -> simulations.Problem:
+    return simulations.PROBLEMS[request.param]()
 
 
-def test_schedules_and_stores(problem: problems.Problem, tmp_path: Path) -> None:
+def test_schedules_and_stores(problem: simulations.Problem, tmp_path: Path) -> None:
     value, gradient, report = problem.value_and_grad(STORE_ALL)
     n = problem.n_steps
     assert (report.n_advances, report.n_reverses) == (n, n)
@@ -48,7 +48,7 @@ def test_schedules_and_stores(problem: problems.Problem, tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_store_all_on_disk(problem: problems.Problem, tmp_path: Path) -> None:
+def test_store_all_on_disk(problem: simulations.Problem, tmp_path: Path) -> None:
     request = bs.Checkpointing(disk="1 GB", directory=str(tmp_path), schedule="store_all")
     _, gradient, report = problem.value_and_grad(request)
     assert _equal(gradient, problem.value_and_grad(STORE_ALL)[1])
@@ -57,7 +57,7 @@ def test_store_all_on_disk(problem: problems.Problem, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("request_", [STORE_ALL, bs.Checkpointing(snapshots=5)], ids=["all", "5"])
 def test_threads(
-    problem: problems.Problem, request_: bs.Checkpointing, monkeypatch: pytest.MonkeyPatch
+    problem: simulations.Problem, request_: bs.Checkpointing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compiled, "MIN_WORK_FOR_THREADS", 0)
     results = []
@@ -70,17 +70,17 @@ def test_threads(
 
 
 def test_second_process() -> None:
-    names = sorted(problems.PROBLEMS)
+    names = sorted(simulations.PROBLEMS)
     run = subprocess.run(
-        [sys.executable, problems.__file__, *names], capture_output=True, text=True, check=True
+        [sys.executable, simulations.__file__, *names], capture_output=True, text=True, check=True
     )
     found = json.loads(run.stdout)
     for name in names:
-        report = problems.PROBLEMS[name]().value_and_grad(STORE_ALL)[2]
+        report = simulations.PROBLEMS[name]().value_and_grad(STORE_ALL)[2]
         assert found[name] == [report.value_fingerprint, report.gradient_fingerprint]
 
 
-def test_interpreter_agrees(problem: problems.Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interpreter_agrees(problem: simulations.Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reference interpreter gives the same bits where no libm is called."""
     value, gradient, _ = problem.value_and_grad(STORE_ALL)
     monkeypatch.setenv("BACKSWEEP_NO_JIT", "1")

@@ -1,4 +1,4 @@
-"""Scans of every form, against the same loop unrolled in Python and reversed equation by equation."""
+"""Scans of every form, against the same loop unrolled in Python."""
 
 from __future__ import annotations
 

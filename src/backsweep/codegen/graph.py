@@ -88,10 +88,33 @@ class Graph:
 
     def op(self, name: str, *args: int) -> int:
         folded = self._fold(name, args)
+        if folded is None:
+            folded = self._move_sign(name, args)
         if folded is not None:
             return folded
         dtype = np.dtype(bool) if name in _BOOLEAN else self.nodes[args[-1]].dtype
         return self._add(name, args, dtype, None)
+
+    def _move_sign(self, name: str, args: tuple[int, ...]) -> int | None:
+        """Signs leave products, and a - b is -(b - a) where that is known: exact, and what
+        differs in signs alone becomes one node."""
+        if name == "neg" and self.nodes[args[0]].op == "neg":
+            return self.nodes[args[0]].args[0]
+        if name == "sub":
+            known = self._index.get(("sub", (args[1], args[0]), self.nodes[args[1]].dtype, None))
+            return None if known is None else self.op("neg", known)
+        if name not in ("mul", "div"):
+            return None
+        bare = tuple(self._without_sign(a) for a in args)
+        if bare == args:
+            return None
+        result = self.op(name, *bare)
+        flips = sum(a != c for a, c in zip(args, bare, strict=True))
+        return result if flips == 2 else self.op("neg", result)
+
+    def _without_sign(self, node: int) -> int:
+        n = self.nodes[node]
+        return n.args[0] if n.op == "neg" else node
 
     def _fold(self, name: str, args: tuple[int, ...]) -> int | None:
         """Exact folding: literals, and neutral elements."""

@@ -21,6 +21,9 @@ from backsweep.primitives.ops import BASIC
 STORED_IF_DEARER_THAN = 12
 """Cost of recomputing a value at its further offsets, above which it is stored."""
 
+STORED_IF_SMALL_AND_DEARER_THAN = 4
+"""The same for values that are much smaller than the loop that reads them."""
+
 OPAQUE = {"reduce_max", "reduce_min", "argmax", "argmin", "cumsum"}
 PATCHES = {"scatter", "scatter_add"}
 
@@ -219,11 +222,30 @@ def _dear_values(analysis: Analysis) -> set[Var]:
             for v, accesses in usage.inlined.items()
             if len(accesses) > 1 and analysis.definitions[v].primitive.kind != "index"
         }
+        small = _small_values(analysis, root, usage)
+        if small:
+            return small
         order = {v: k for k, e in enumerate(analysis.program.equations) for v in e.outputs}
         for var in sorted(repeated, key=lambda v: order[v], reverse=True):
             cost = _inlined_cost(analysis, var)
             if cost * (repeated[var] - 1) > STORED_IF_DEARER_THAN:
                 return {var}
+    return set()
+
+
+def _small_values(analysis: Analysis, root: Var, usage: Usage) -> set[Var]:
+    """Dear values that a much larger loop would compute again for each of its outer indices."""
+    domain = root_domain(analysis.definitions[root], root)
+    size = 1
+    for n in domain:
+        size *= n
+    for var, accesses in usage.inlined.items():
+        eqn = analysis.definitions[var]
+        if eqn.primitive.kind != "elementwise" or var.type.size * 16 > size:  # type: ignore
+            continue
+        varies_inside = any(i.dim == len(domain) - 1 for a in accesses for i in a)
+        if varies_inside and _inlined_cost(analysis, var) >= STORED_IF_SMALL_AND_DEARER_THAN:
+            return {var}
     return set()
 
 

@@ -131,14 +131,20 @@ add = elementwise("add", linearity="joint", transpose=_t_add)
 sub = elementwise("sub", linearity="joint", transpose=_t_sub)
 neg = elementwise("neg", linearity="joint", transpose=_t_neg)
 mul = elementwise("mul", linearity="multi", transpose=_t_mul)
-div = elementwise(
-    "div",
-    None,
-    lambda b, p, x, out: b(neg, b(div, out, x[1])),
-    linearity="multi",
-    linear_in=(0,),
-    transpose=_t_div,
-)
+
+
+def _jvp_div(b: Builder, eqn: Any, inputs: Any, tangents: Any) -> Any:
+    """d(x / y) = (dx - out dy) / y: one division, which the adjoint shares."""
+    (x, y), (x_dot, y_dot) = inputs, tangents
+    out = b(div, x, y)
+    if y_dot is None:
+        return (out,), (b(div, x_dot, y),)
+    change = b(mul, out, y_dot)
+    change = b(neg, change) if x_dot is None else b(sub, x_dot, change)
+    return (out,), (b(div, change, y),)
+
+
+div = elementwise("div", linearity="multi", linear_in=(0,), jvp=_jvp_div, transpose=_t_div)
 
 
 def _type_select(params: Any, mask: ArrayType, x: ArrayType, y: ArrayType) -> ArrayType:

@@ -14,8 +14,6 @@ import numpy as np
 
 from backsweep.primitives import REGISTRY
 
-INEXACT = {"float32": np.complex64, "float64": np.complex128}
-
 
 @dataclass(frozen=True)
 class Example:
@@ -120,7 +118,7 @@ EXAMPLES: dict[str, list[Example]] = {
     "conj": [Example((Z,))],
     "complex": [Example((X, Y))],
     "complex_abs": [Example((Z,)), _extreme(np.array([0j, 3 + 4j, -1j, 2.0]))],
-    **{name: COMPARISON for name in ("lt", "le", "gt", "ge")},
+    **dict.fromkeys(("lt", "le", "gt", "ge"), COMPARISON),
     **{name: [*COMPARISON, _extreme(Z, np.where(Z.real > 1, Z, W))] for name in ("eq", "ne")},
     **{name: [_extreme(*MASKS)] for name in ("logical_and", "logical_or", "logical_xor")},
     "logical_not": [_extreme(MASKS[0])],
