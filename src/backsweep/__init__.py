@@ -2,7 +2,6 @@
 
 from backsweep import numpy
 from backsweep.api.derivatives import (
-    Pullback,
     grad,
     hvp,
     jvp,
@@ -10,6 +9,7 @@ from backsweep.api.derivatives import (
     value_and_grad,
     vjp,
 )
+from backsweep.api.pullback import Pullback
 from backsweep.api.scans import jit, scan
 from backsweep.api.structure import checkpoint, remat, stop_gradient, sum_over
 from backsweep.errors import BacksweepError

@@ -8,14 +8,13 @@ ascent (PyTorch's convention; JAX returns its conjugate).
 from __future__ import annotations
 
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from backsweep.api.pullback import Pullback
 from backsweep.api.tracer import Traced, apply_program, trace_function, type_of
 from backsweep.api.tree import Tree, flatten
 from backsweep.codegen import statistics
@@ -52,7 +51,9 @@ class _Call:
 
 def _trace_call(function: Callable[..., Any], args: Sequence[Any], argnums: Argnums) -> _Call:
     wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-    wanted = tuple(k % len(args) if -len(args) <= k < len(args) else _no_argument(k, args) for k in wanted)
+    wanted = tuple(
+        k % len(args) if -len(args) <= k < len(args) else _no_argument(k, args) for k in wanted
+    )
     leaves, tree = flatten(tuple(args))
     types = [type_of(leaf) for leaf in leaves]
     active: list[bool] = []
@@ -73,7 +74,9 @@ def _trace_call(function: Callable[..., Any], args: Sequence[Any], argnums: Argn
 
 
 def _no_argument(k: int, args: Sequence[Any]) -> int:
-    raise DifferentiationError(f"argnums={k}, but the function was called with {len(args)} arguments")
+    raise DifferentiationError(
+        f"argnums={k}, but the function was called with {len(args)} arguments"
+    )
 
 
 def _as_input(leaf: Any, type: ArrayType) -> Any:
@@ -231,7 +234,9 @@ def jvp(
 def _paired(call: _Call, outputs: list[Any], keep: list[bool]) -> tuple[Any, Any]:
     n = len(keep)
     dots = iter(outputs[n:])
-    tangents = [next(dots) if k else np.zeros(np.shape(v)) for k, v in zip(keep, outputs, strict=False)]
+    tangents = [
+        next(dots) if k else np.zeros(np.shape(v)) for k, v in zip(keep, outputs, strict=False)
+    ]
     return call.traced.out_tree.build(outputs[:n]), call.traced.out_tree.build(tangents)
 
 
@@ -245,62 +250,6 @@ def _matching(call: _Call, tangents: Any) -> list[Any]:
         if np.shape(leaf) != type.shape:
             raise ShapeError(f"tangent {k} has shape {np.shape(leaf)}, {type.shape} is needed")
     return [_as_input(v, t) for v, t in zip(leaves, types, strict=True)]  # type: ignore[arg-type]
-
-
-class Pullback:
-    """The linear map from cotangents of the outputs to cotangents of the inputs.
-
-    May be called again; holds residuals and trajectories until `close`, the end of a `with`
-    block, or until it is no longer referenced.
-
-    Attributes
-    ----------
-    report : Report
-    """
-
-    def __init__(
-        self, program: Program, residuals: list[Any], call: _Call, out_types: Any, report: Report
-    ) -> None:
-        self._program, self._call, self._out_types = program, call, out_types
-        self._residuals = residuals
-        self.report = report
-        self._finalizer = weakref.finalize(self, residuals.clear)
-
-    def __call__(self, cotangent: Any) -> Any:
-        if self._residuals == [] and self._program.inputs[len(self._out_types) :]:
-            raise DifferentiationError("the pullback was closed: call vjp again")
-        leaves, _ = flatten(cotangent)
-        if len(leaves) != len(self._out_types):
-            raise ShapeError(
-                f"the pullback needs {len(self._out_types)} cotangents, {len(leaves)} were given"
-            )
-        cts = []
-        for k, (leaf, type) in enumerate(zip(leaves, self._out_types, strict=True)):
-            if np.shape(leaf) != type.shape:
-                raise ShapeError(f"cotangent {k} has shape {np.shape(leaf)}, {type.shape} is needed")
-            cts.append(np.asarray(leaf, type.dtype))
-        active = [ct for ct, t in zip(cts, self._out_types, strict=True) if t.is_inexact]
-        arguments = [*self._residuals, *active]
-        bars = unaliased(run_program(self._program, arguments, self.report), arguments)
-        return _shaped_like_arguments(self._call, bars, tuple(range(len(self._call.trees))))
-
-    def close(self) -> None:
-        """Release residuals and trajectories."""
-        for value in self._residuals:
-            if hasattr(value, "close"):
-                value.close()
-        self._finalizer()
-
-    def __enter__(self) -> Pullback:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _linearized(function: Callable[..., Any], primals: Sequence[Any], what: str) -> Any:
@@ -339,7 +288,12 @@ def vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Pullback]:
     wanted = [g for g, a in zip(given, parts.active_out, strict=True) if a]
     program = verify(simplify(transpose(parts.tangent, parts.n_residuals, wanted)))
     program = _with_all_cotangents(program, parts, given, out_types)
-    return value, Pullback(program, residuals, call, out_types, report)
+    argnums = tuple(range(len(primals)))
+
+    def build(bars: Any) -> Any:
+        return _shaped_like_arguments(call, bars, argnums)
+
+    return value, Pullback(program, residuals, out_types, build, report)
 
 
 def _with_all_cotangents(program: Program, parts: Any, given: list[bool], types: Any) -> Program:

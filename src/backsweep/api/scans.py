@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from backsweep.api.tracer import Traced, apply_program, finish, materialized, trace_function, type_of
+from backsweep.api.tracer import (
+    Traced,
+    apply_program,
+    finish,
+    materialized,
+    trace_function,
+    type_of,
+)
 from backsweep.api.tree import Tree, flatten
 from backsweep.errors import ShapeError
 from backsweep.ir import ArrayType, Atom, Program, Var
@@ -64,7 +71,7 @@ def scan(
         )
         arrays = [np.asarray(leaf, t.dtype) for leaf, t in zip(leaves, types, strict=True)]
         values = apply_program(traced.program, [*traced.captured, *arrays])
-        return traced.out_tree.build(values)  # type: ignore[no-any-return]
+        return traced.out_tree.build(values)
     return _traced_scan(step, init, xs, length, checkpointing)
 
 
@@ -121,7 +128,7 @@ class _StepTrees:
 def _trace_step(
     step: Any, carry_types: Any, x_types: Any, carry_tree: Tree, x_tree: Tree
 ) -> Traced:
-    with new_trace() as trace:
+    with new_trace(step) as trace:
         variables = [trace.builder.input(t) for t in (*carry_types, *x_types)]
         n = len(carry_types)
         carry = carry_tree.build([_named(v) for v in variables[:n]])

@@ -20,7 +20,9 @@ def stop_gradient(value: Any) -> Any:
     if trace is None:
         return value
     leaves, tree = flatten(value)
-    return tree.build([wrap(trace.emit(c.stop_gradient, materialized(trace, lift(v)))) for v in leaves])
+    return tree.build(
+        [wrap(trace.emit(c.stop_gradient, materialized(trace, lift(v)))) for v in leaves]
+    )
 
 
 def checkpoint(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -57,7 +57,7 @@ def trace_function(
     function: Callable[..., Any], types: Sequence[ArrayType], in_tree: Tree, name: str = "program"
 ) -> Traced:
     """Run a function once on traced arguments."""
-    with new_trace() as trace:
+    with new_trace(function) as trace:
         arguments = [trace.builder.input(t) for t in types]
         args = in_tree.build([wrap(v) for v in arguments])
         result = function(*args)

@@ -43,7 +43,7 @@ class Tree:
 
 def flatten(value: Any) -> tuple[list[Any], Tree]:
     """Numeric leaves and structure; None, strings and objects are static."""
-    leaves, spec = optree.tree_flatten(value)  # type: ignore[arg-type]
+    leaves, spec = optree.tree_flatten(value)
     static = tuple((k, leaf) for k, leaf in enumerate(leaves) if not is_numeric(leaf))
     numeric = [leaf for leaf in leaves if is_numeric(leaf)]
     return numeric, Tree(spec, static, len(leaves))

@@ -53,7 +53,14 @@ def make_buffer(
         strides[k] = strides[k + 1] * full[k + 1]
     offset = sum(lo * s for (lo, _), s in zip(margins, strides, strict=True))
     return Buffer(
-        number, name, shape, dtype, margins, tuple(strides), offset, int(np.prod(full, dtype=np.int64))
+        number,
+        name,
+        shape,
+        dtype,
+        margins,
+        tuple(strides),
+        offset,
+        int(np.prod(full, dtype=np.int64)),
     )
 
 

@@ -20,7 +20,6 @@ from typing import Any
 from backsweep import config
 from backsweep.codegen.statistics import statistics
 
-
 _loaded: dict[str, Any] = {}
 
 

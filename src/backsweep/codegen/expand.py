@@ -47,7 +47,7 @@ Box = tuple[tuple[int, int], ...]
 ZERO_INDEX = Index(-1, 0, 0)
 
 
-class Split(Exception):  # noqa: N818 - a signal, not an error
+class Split(Exception):
     """The box must be cut before `cut` along `dim`."""
 
     def __init__(self, dim: int, cut: int) -> None:
@@ -55,7 +55,7 @@ class Split(Exception):  # noqa: N818 - a signal, not an error
         self.dim, self.cut = dim, cut
 
 
-class NotFusable(Exception):  # noqa: N818
+class NotFusable(Exception):
     """A value must be stored before it can be read in this way."""
 
     def __init__(self, var: Var) -> None:
@@ -169,9 +169,9 @@ class Expander:
     def _elementwise(self, eqn: Equation, args: list[Value]) -> Value:
         name, primitive = eqn.primitive.name, eqn.primitive
         if any(isinstance(a, tuple) for a in args) or name == "complex":
-            return ops.COMPLEX[name](self.ops, *args)  # type: ignore[no-any-return]
+            return ops.COMPLEX[name](self.ops, *args)
         if primitive.expand is not None:
-            return primitive.expand(self.ops, eqn.params, *args)  # type: ignore[no-any-return]
+            return primitive.expand(self.ops, eqn.params, *args)
         return self.graph.op(name, *args)  # type: ignore[arg-type]
 
     def zero(self, type: ArrayType) -> Value:
@@ -220,9 +220,7 @@ def _pad(e: Expander, eqn: Equation, access: Access) -> Value:
     return e.value(inner, moved)
 
 
-def _into_region(
-    e: Expander, var: Var, access: Access, starts: Any, steps: Any
-) -> Access | None:
+def _into_region(e: Expander, var: Var, access: Access, starts: Any, steps: Any) -> Access | None:
     """Indices inside a region; None where a stride never meets it."""
     moved = []
     for index, start, step in zip(access, starts, steps, strict=True):
@@ -254,7 +252,7 @@ def _update(e: Expander, eqn: Equation, access: Access) -> Value:
 def _concatenate(e: Expander, eqn: Equation, access: Access) -> Value:
     axis, start = eqn.params["axis"], 0
     for x in eqn.inputs:
-        extent = x.type.shape[axis]  # type: ignore[union-attr]
+        extent = x.type.shape[axis]
         if extent and inside(access[axis], start, extent, e.box):
             moved = (*access[:axis], access[axis].shifted(-start), *access[axis + 1 :])
             return e.value(x, moved)

@@ -82,9 +82,7 @@ class Graph:
         return self._add("literal", (), dtype, (value.tobytes(), value.item()))
 
     def index(self, dim: int, stride: int, constant: int) -> int:
-        return self._add(
-            "index", (), np.dtype(np.int64), (dim, stride, constant), frozenset([dim])
-        )
+        return self._add("index", (), np.dtype(np.int64), (dim, stride, constant), frozenset([dim]))
 
     def op(self, name: str, *args: int) -> int:
         folded = self._fold(name, args)

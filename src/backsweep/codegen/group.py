@@ -165,7 +165,8 @@ def _origin_in(
         if not same_shape:
             return None
         origin = same_shape[0].origin
-    if kind == "sum_all" or any(r.kind == "sum_all" for r in phase.roots):
-        if any(origin) or any(r.domain != domain or any(r.origin) for r in phase.roots):
-            return None
-    return origin
+    sums_all = kind == "sum_all" or any(r.kind == "sum_all" for r in phase.roots)
+    is_plain = not any(origin) and all(
+        r.domain == domain and not any(r.origin) for r in phase.roots
+    )
+    return None if sums_all and not is_plain else origin

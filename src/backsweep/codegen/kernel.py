@@ -13,6 +13,7 @@ from backsweep.codegen.graph import Address, Graph, Value
 from backsweep.codegen.group import KernelPhase, Root
 from backsweep.codegen.plan import Analysis
 from backsweep.ir import Var
+from backsweep.primitives.shape import BLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Kernel:
         return [r for r in seen.values() if r.kind in ("sum", "sum_all")]
 
 
-class NeedsStorage(Exception):  # noqa: N818 - a signal to plan again
+class NeedsStorage(Exception):
     """A value must be stored before this kernel can be made."""
 
     def __init__(self, var: Var) -> None:
@@ -124,8 +125,8 @@ def _statement(
     eqn = analysis.definitions[root.var]
     if root.kind in ("sum", "sum_all"):
         own = access[: root.var.type.ndim]  # type: ignore[union-attr]
-        target = _addresses(e, buffers[root.var], own)
-        return Statement(root, _parts(e.value(eqn.inputs[0], access)), target)
+        where = _addresses(e, buffers[root.var], own)
+        return Statement(root, _parts(e.value(eqn.inputs[0], access)), where)
     if root.kind == "strided":
         value = e.value(eqn.inputs[0], access)
         pairs = zip(access, eqn.params["steps"], eqn.params["starts"], strict=True)
@@ -153,8 +154,6 @@ def _addresses(e: Expander, buffer: Buffer, access: Access) -> tuple[Address, ..
 
 def _check_sums(kernel: Kernel, analysis: Analysis) -> Kernel:
     """Block sums over everything need one box of whole blocks; else the operand is stored."""
-    from backsweep.primitives.shape import BLOCK
-
     for root in kernel.sums:
         one_box = len(kernel.boxes) == 1
         operand = analysis.definitions[root.var].inputs[0]

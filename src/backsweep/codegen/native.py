@@ -171,7 +171,9 @@ def copy_bytes(target: int, source: int, n: int, tid: int, n_threads: int) -> No
     """Copy n bytes, a multiple of 8, each thread its part."""
     a, b = i64(target), i64(source)
     n_words = n >> 3
-    for k in range(np.uint64(n_words * tid // n_threads), np.uint64(n_words * (tid + 1) // n_threads)):
+    for k in range(
+        np.uint64(n_words * tid // n_threads), np.uint64(n_words * (tid + 1) // n_threads)
+    ):
         a[k] = b[k]
 
 

@@ -137,7 +137,7 @@ def input_accesses(eqn: Equation, access: Access) -> list[tuple[Atom, Access]]:
         out, start, axis = [], 0, p["axis"]
         for x in ins:
             out.append((x, (*access[:axis], access[axis].shifted(-start), *access[axis + 1 :])))
-            start += x.type.shape[axis]  # type: ignore[union-attr]
+            start += x.type.shape[axis]
         return out
     return _other_accesses(eqn, access)
 

@@ -112,5 +112,3 @@ _WRITERS: dict[str, Callable[..., None]] = {
     "reduce_max": _extremum(">", False),
     "reduce_min": _extremum("<", False),
 }
-
-

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from backsweep.codegen.buffers import Buffer, make_buffer, reshaped
-from backsweep.codegen.canonical import canonicalize, is_patch
 from backsweep.codegen.group import KernelPhase, Phase, Root, SerialPhase, group
 from backsweep.codegen.kernel import Kernel, NeedsStorage, make_kernel
 from backsweep.codegen.plan import OPAQUE, PATCHES, Analysis, analyse, is_memory_reshape
 from backsweep.errors import BacksweepError
 from backsweep.ir import ArrayType, Atom, Equation, Literal, Program, Var
 from backsweep.primitives import index as ix
+from backsweep.primitives.gather import is_patch
 from backsweep.primitives.shape import BLOCK
 
 SUPPORTED = {"f4", "f8", "c8", "c16", "i8", "i4", "b1"}
@@ -69,27 +69,27 @@ class LoweredStep:
 def lower(
     program: Program,
     *,
-    owned: Sequence[bool] | None = None,
     accumulate: Sequence[bool] | None = None,
     replace: Mapping[int, int] | None = None,
 ) -> LoweredStep:
-    """Lower a program.
+    """Lower a canonical program (`passes.canonical`).
 
     Parameters
     ----------
     program : Program
-    owned : sequence of bool, optional
-        Inputs that the step may overwrite.
     accumulate : sequence of bool, optional
         Outputs that are added to what is there (in float64) instead of being stored.
     replace : mapping, optional
         Output -> input that it may be stored over, where every element is read before.
+
+    Raises
+    ------
+    NotLowerable
+        If the program holds what cannot be compiled.
     """
     _check_supported(program)
-    owned = owned or [False] * len(program.inputs)
     accumulate = accumulate or [False] * len(program.outputs)
-    mine = frozenset(v for v, o in zip(program.inputs, owned, strict=True) if o)
-    program = _distinct_outputs(canonicalize(program, mine), accumulate)
+    program = _distinct_outputs(program, accumulate)
     forced: set[Var] = set()
     while True:
         analysis = analyse(program)
@@ -207,7 +207,7 @@ def _lower_once(
         if isinstance(phase, SerialPhase):
             lowered.append(LoweredSerial(phase.equation, f"p{number}_{phase.equation.primitive}"))
             continue
-        kernel = make_kernel(phase, analysis, table.buffers, accumulated)  # type: ignore
+        kernel = make_kernel(phase, analysis, table.buffers, accumulated)
         partials = {r.var: table.partial(kernel, r.var) for r in kernel.sums if r.kind == "sum_all"}
         if kernel.boxes:
             lowered.append(LoweredKernel(kernel, partials, f"k{number}"))
@@ -244,12 +244,12 @@ class _BufferTable:
         self._names: set[str] = set()
         for var in program.inputs:
             self._new(var, "x")
-        for var in program.outputs:
-            assert isinstance(var, Var)
-            if var in aliases:
-                self.buffers[var] = self.buffers[aliases[var]]
+        for out in program.outputs:
+            assert isinstance(out, Var)
+            if out in aliases:
+                self.buffers[out] = self.buffers[aliases[out]]
             else:
-                self._new(var, "y", wide=var in accumulated)
+                self._new(out, "y", wide=out in accumulated)
         margins = _margins(program, analysis)
         owners = _owners(program)
         for eqn in program.equations:
@@ -331,7 +331,9 @@ def _margins(program: Program, analysis: Analysis) -> dict[Var, tuple[tuple[int,
     found: dict[Var, list[list[int]]] = {}
     sharing = {e.inputs[0] for e in program.equations if is_memory_reshape(e) or is_patch(e)}
     sharing |= {v for e in program.equations if is_patch(e) for v in e.outputs}
-    serial = {a for e in program.equations if e.primitive.name in OPAQUE | PATCHES for a in e.inputs}
+    serial = {
+        a for e in program.equations if e.primitive.name in OPAQUE | PATCHES for a in e.inputs
+    }
     fixed = set(program.inputs) | set(program.outputs) | sharing | serial
     counts: dict[Var, int] = {}
     for eqn in program.equations:

@@ -6,9 +6,9 @@ an arena. All threads run the same function.
 A carry component that is merely handed on (u becomes u_prev) forms a *chain* with the
 component that it was: positions of a chain are kept once. At step n component `depth` of a
 chain of length L lies at position n + L - 1 - depth, and the step writes position n + L;
-positions are taken modulo the size of the ring, which is L + 1 (L where the new value may be stored over
-the oldest one), or large enough for a whole trajectory. Cotangents run the other way: at
-step n the one of depth d lies at position n + 1 + d and the step writes position n.
+positions are taken modulo the size of the ring, which is L + 1 (L where the new value may be
+stored over the oldest one), or large enough for a whole trajectory. Cotangents run the other
+way: at step n the one of depth d lies at position n + 1 + d and the step writes position n.
 """
 
 from __future__ import annotations
@@ -204,9 +204,7 @@ class SweepWriter:
         arguments = []
         for b in source.step.all_buffers:
             arguments.append(known.get(b.number) or self.table(f"{tag}_work{b.number}"))
-        self.lines.add(
-            f"{source.name}(tid, nt, sync, scratch, P64, P32, {', '.join(arguments)})"
-        )
+        self.lines.add(f"{source.name}(tid, nt, sync, scratch, P64, P32, {', '.join(arguments)})")
 
     def _reverse(self, t: AddressTable) -> None:
         assert self.reverse is not None

@@ -82,7 +82,7 @@ def _activate(b: Builder, eqn: Equation, ins: Any, dots: Any) -> tuple[Flags, Fl
         instantiate(b, d, x.type) if is_active else None
         for d, x, is_active in zip(dots, ins, active, strict=True)
     ]
-    return active, out, filled  # type: ignore[return-value]
+    return active, out, filled
 
 
 def _spread(tangents: Sequence[Atom], flags: Flags) -> list[Tangent]:
@@ -212,7 +212,7 @@ def _separate(
     for wanted, dots in zip(
         shape.split_inputs(active_in), shape.split_inputs(has_dot), strict=True
     ):
-        on_x = [next(results) if w else None for w in wanted]
+        on_x: list[Any] = [next(results) if w else None for w in wanted]
         on_dot = [next(results) if w and d else None for w, d in zip(wanted, dots, strict=True)]
         for w, dot_bar, bar_dot in zip(wanted, on_dot, on_x, strict=True):
             if w:

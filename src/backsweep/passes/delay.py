@@ -92,9 +92,7 @@ def _patched_bar(var: Var, definitions: dict[Var, Equation], bars: list[Var]) ->
     return bars.index(var)
 
 
-def _is_private(
-    program: Program, definitions: dict[Var, Equation], source: Var, bar: Var
-) -> bool:
+def _is_private(program: Program, definitions: dict[Var, Equation], source: Var, bar: Var) -> bool:
     """Every value on the way from the bar to its last patch is read by that patch alone."""
     var = source
     while var is not bar:
@@ -129,11 +127,7 @@ def _rewrite(
         b.source = eqn.source
         outs = b.replay(eqn, tuple(look_up(env, a) for a in eqn.inputs))
         env.update(zip(eqn.outputs, outs, strict=True))
-    outputs = [
-        look_up(env, a)
-        for k, a in enumerate(program.outputs)
-        if k - first_out not in found
-    ]
+    outputs = [look_up(env, a) for k, a in enumerate(program.outputs) if k - first_out not in found]
     follows = {k: j for k, (j, _) in found.items()}
     return Delayed(simplify(b.build(outputs, program.name)), follows, recover)
 

@@ -85,7 +85,7 @@ def _jvp_equation(
     if primitive.name in CONTROL_JVP:
         return CONTROL_JVP[primitive.name](b, eqn, ins, dots, split)
     if primitive.jvp is not None:
-        return primitive.jvp(b, eqn, ins, dots)  # type: ignore[no-any-return]
+        return primitive.jvp(b, eqn, ins, dots)
     outs = b.replay(eqn, ins)
     terms = [
         _term(b, eqn, ins, dots, k, outs[0])
@@ -113,13 +113,13 @@ def _term(
     primitive, dot = eqn.primitive, dots[k]
     assert dot is not None
     if primitive.linearity == "multi" and primitive.is_linear_in(k):
-        return b(primitive, *ins[:k], dot, *ins[k + 1 :], **eqn.params)  # type: ignore
+        return b(primitive, *ins[:k], dot, *ins[k + 1 :], **eqn.params)
     if primitive.partials is None or primitive.partials[k] is None:
         return None
     partial = primitive.partials[k](b, eqn.params, ins, out)  # type: ignore[misc]
     if isinstance(partial, Literal) and partial.value == 1:
         return dot
-    return b(ew.mul, partial, dot)  # type: ignore[no-any-return]
+    return b(ew.mul, partial, dot)
 
 
 def _joint_term(
@@ -133,6 +133,7 @@ def _joint_term(
         return dots[given[0]]
     if primitive is ew.sub and len(given) == 1:
         dot = dots[given[0]]
+        assert dot is not None
         return dot if given[0] == 0 else b(ew.neg, dot)
     filled: list[Atom] = []
     for k, x in enumerate(ins):
@@ -144,7 +145,7 @@ def _joint_term(
             filled.append(Literal(0, ArrayType((), x.type.dtype)))  # type: ignore[union-attr]
         else:
             filled.append(zeros(b, x.type))  # type: ignore[arg-type]
-    return b(primitive, *filled, **eqn.params)  # type: ignore[no-any-return]
+    return b(primitive, *filled, **eqn.params)
 
 
 def _sum_terms(b: Builder, terms: list[Atom]) -> Tangent:

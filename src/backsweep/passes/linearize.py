@@ -177,7 +177,7 @@ def _pull_back(
         return CONTROL_TRANSPOSE[eqn.primitive.name](b, local, cts, is_linear)
     if eqn.primitive.transpose is None:
         raise ProgramError(f"{eqn.primitive.name} stands in a linear program: no transpose")
-    return eqn.primitive.transpose(b, local, cts, is_linear)  # type: ignore[no-any-return]
+    return eqn.primitive.transpose(b, local, cts, is_linear)
 
 
 def vjp_program(

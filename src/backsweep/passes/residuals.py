@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backsweep.ir import Atom, Builder, Equation, Program, Var
+from backsweep.ir import ArrayType, Atom, Builder, Equation, Program, Var
 from backsweep.passes.linearize import Linearized, linearize, transpose_equations
 from backsweep.passes.simplify import simplify
 from backsweep.primitives.ops import BASIC
@@ -92,11 +92,12 @@ def plan_residuals(
     parts = linearize(step, active_in)
     carry = parts.primal.inputs[n_consts : n_consts + n_carry]
     varying = _depends_on(parts.primal, carry)
-    kept = [r for r in parts.primal.outputs[parts.n_outputs :] if r in varying]
-    kept = [r for r in dict.fromkeys(kept) if isinstance(r, Var)]
-    if not kept or any(not hasattr(r.type, "nbytes") for r in kept):
+    residuals = dict.fromkeys(parts.primal.outputs[parts.n_outputs :])
+    kept = [r for r in residuals if isinstance(r, Var) and r in varying]
+    types = [r.type for r in kept if isinstance(r.type, ArrayType)]
+    if not kept or len(types) != len(kept):
         return None
-    nbytes = sum(r.type.nbytes for r in kept)  # type: ignore[union-attr]
+    nbytes = sum(t.nbytes for t in types)
     definitions = {v: e for e in parts.primal.equations for v in e.outputs}
     if nbytes > SLACK * state_bytes or max(_cost(definitions, r) for r in kept) < DEAR:
         return None
@@ -117,7 +118,7 @@ def _reverse_program(
     kept_inputs = {r: b.input(r.type, r.name) for r in kept}
     results = b.inline(primal, tuple(given))
     residuals = [
-        kept_inputs.get(old, new)  # type: ignore[call-overload]
+        kept_inputs.get(old, new) if isinstance(old, Var) else new
         for old, new in zip(
             primal.outputs[parts.n_outputs :], results[parts.n_outputs :], strict=True
         )

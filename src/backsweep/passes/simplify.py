@@ -155,12 +155,12 @@ def _add(b: Builder, eqn: Equation, ins: Any, d: Definitions) -> Atom | None:
     for u, v in ((x, y), (y, x)):
         negated = d.by(v, ew.neg)
         if negated is not None:
-            return b(ew.sub, u, negated.inputs[0])  # type: ignore[no-any-return]
+            return b(ew.sub, u, negated.inputs[0])
         points = d.by(v, g.scatter_add)
         if points is not None and points.params["unique"] and d.is_zero(points.inputs[0]):
             if isinstance(u, Literal):
                 continue
-            return b(g.scatter_add, u, *points.inputs[1:], unique=True)  # type: ignore
+            return b(g.scatter_add, u, *points.inputs[1:], unique=True)
     return None
 
 
@@ -169,10 +169,10 @@ def _sub(b: Builder, eqn: Equation, ins: Any, d: Definitions) -> Atom | None:
     if d.is_zero(y):
         return _shaped(b, x, eqn)
     if d.is_zero(x) and not isinstance(y, Literal):
-        return b(ew.neg, y)  # type: ignore[no-any-return]
+        return b(ew.neg, y)
     negated = d.by(y, ew.neg)
     if negated is not None:
-        return b(ew.add, x, negated.inputs[0])  # type: ignore[no-any-return]
+        return b(ew.add, x, negated.inputs[0])
     return None
 
 
@@ -181,10 +181,10 @@ def _mul(b: Builder, eqn: Equation, ins: Any, d: Definitions) -> Atom | None:
         if _is(d, x, 1):
             return _shaped(b, y, eqn)
         if _is(d, x, -1) and not isinstance(y, Literal):
-            return b(ew.neg, y)  # type: ignore[no-any-return]
+            return b(ew.neg, y)
         negated = d.by(x, ew.neg)
         if negated is not None:
-            return b(ew.neg, b(ew.mul, negated.inputs[0], y))  # type: ignore[no-any-return]
+            return b(ew.neg, b(ew.mul, negated.inputs[0], y))
     return None
 
 
@@ -199,7 +199,7 @@ def _neg(b: Builder, eqn: Equation, ins: Any, d: Definitions) -> Atom | None:
     difference = d.by(ins[0], ew.sub)
     if difference is not None:
         y = difference.inputs
-        return b(ew.sub, y[1], y[0])  # type: ignore[no-any-return]
+        return b(ew.sub, y[1], y[0])
     return None
 
 
@@ -225,7 +225,7 @@ def _broadcast(b: Builder, eqn: Equation, ins: Any, d: Definitions) -> Atom | No
     inner = d.by(x, sh.broadcast)
     if inner is not None:
         dims = tuple(eqn.params["dims"][k] for k in inner.params["dims"])
-        return b(sh.broadcast, inner.inputs[0], shape=shape, dims=dims)  # type: ignore
+        return b(sh.broadcast, inner.inputs[0], shape=shape, dims=dims)
     return None
 
 
@@ -238,7 +238,7 @@ def _transpose(b: Builder, eqn: Equation, ins: Any, d: Definitions) -> Atom | No
         both = tuple(inner.params["axes"][k] for k in axes)
         if both == tuple(range(len(both))):
             return inner.inputs[0]
-        return b(sh.transpose, inner.inputs[0], axes=both)  # type: ignore[no-any-return]
+        return b(sh.transpose, inner.inputs[0], axes=both)
     return None
 
 
@@ -247,7 +247,7 @@ def _reshape(b: Builder, eqn: Equation, ins: Any, d: Definitions) -> Atom | None
         return ins[0]
     inner = d.by(ins[0], sh.reshape)
     if inner is not None:
-        return b(sh.reshape, inner.inputs[0], shape=eqn.params["shape"])  # type: ignore
+        return b(sh.reshape, inner.inputs[0], shape=eqn.params["shape"])
     return None
 
 
@@ -265,9 +265,7 @@ def _slice(b: Builder, eqn: Equation, ins: Any, d: Definitions) -> Atom | None:
             a + s * k for a, s, k in zip(q["starts"], q["steps"], p["starts"], strict=True)
         )
         steps = tuple(s * t for s, t in zip(q["steps"], p["steps"], strict=True))
-        return b(  # type: ignore[no-any-return]
-            ix.slice_, inner.inputs[0], starts=starts, steps=steps, sizes=p["sizes"]
-        )
+        return b(ix.slice_, inner.inputs[0], starts=starts, steps=steps, sizes=p["sizes"])
     for primitive in (ix.pad, ix.update):
         inner = d.by(x, primitive)
         if inner is not None:
@@ -289,9 +287,7 @@ def _pad(b: Builder, eqn: Equation, ins: Any, d: Definitions) -> Atom | None:
             a + s * k for a, s, k in zip(p["starts"], p["steps"], q["starts"], strict=True)
         )
         steps = tuple(s * t for s, t in zip(p["steps"], q["steps"], strict=True))
-        return b(  # type: ignore[no-any-return]
-            ix.pad, inner.inputs[0], shape=p["shape"], starts=starts, steps=steps
-        )
+        return b(ix.pad, inner.inputs[0], shape=p["shape"], starts=starts, steps=steps)
     return _same_type(b, eqn, ins, d) if all(s == 1 for s in eqn.params["steps"]) else None
 
 
@@ -300,7 +296,7 @@ def _update(b: Builder, eqn: Equation, ins: Any, d: Definitions) -> Atom | None:
     if base.type.shape == value.type.shape and all(s == 1 for s in eqn.params["steps"]):
         return value
     if d.is_zero(base):
-        return b(ix.pad, value, shape=base.type.shape, **eqn.params)  # type: ignore
+        return b(ix.pad, value, shape=base.type.shape, **eqn.params)
     if d.is_zero(base) and d.is_zero(value):
         return base
     return None

@@ -283,11 +283,11 @@ expm1 = elementwise("expm1", lambda b, p, x, out: b(add, out, scalar(1, out)))
 log1p = elementwise(
     "log1p", lambda b, p, x, out: b(div, scalar(1, out), b(add, x[0], scalar(1, out)))
 )
-sin = elementwise("sin", lambda b, p, x, out: b(cos, x[0]), expand=ops.sin)
-cos = elementwise("cos", lambda b, p, x, out: b(neg, b(sin, x[0])), expand=ops.cos)
+sin: Primitive = elementwise("sin", lambda b, p, x, out: b(cos, x[0]), expand=ops.sin)
+cos: Primitive = elementwise("cos", lambda b, p, x, out: b(neg, b(sin, x[0])), expand=ops.cos)
 tan = elementwise("tan", lambda b, p, x, out: b(add, scalar(1, out), b(mul, out, out)))
-sinh = elementwise("sinh", lambda b, p, x, out: b(cosh, x[0]))
-cosh = elementwise("cosh", lambda b, p, x, out: b(sinh, x[0]))
+sinh: Primitive = elementwise("sinh", lambda b, p, x, out: b(cosh, x[0]))
+cosh: Primitive = elementwise("cosh", lambda b, p, x, out: b(sinh, x[0]))
 tanh = elementwise("tanh", lambda b, p, x, out: b(sub, scalar(1, out), b(mul, out, out)))
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from backsweep.errors import ShapeError
-from backsweep.ir import ArrayType, Atom, Builder, Primitive
+from backsweep.ir import ArrayType, Atom, Builder, Equation, Primitive
 from backsweep.ir.builder import scalar
 from backsweep.primitives.elementwise import eq, select
-from backsweep.primitives.index import iota
+from backsweep.primitives.index import iota, update
 from backsweep.primitives.registry import declare
 from backsweep.primitives.shape import broadcast, reshape, zeros
 
@@ -78,7 +78,7 @@ def _winners_only(b: Builder, ct: Atom, base: ArrayType, indices: list[Atom]) ->
     last = b(scatter, cells, number, *indices, unique=False)
     wins = b(eq, b(gather, last, *indices, unique=False), number)
     mask = b(broadcast, wins, shape=ct.type.shape, dims=tuple(range(points.ndim)))
-    return b(select, mask, ct, scalar(0, ct))  # type: ignore[no-any-return]
+    return b(select, mask, ct, scalar(0, ct))
 
 
 gather = declare(
@@ -114,3 +114,10 @@ scatter = declare(
         transpose=_t_scatter,
     )
 )
+
+
+def is_patch(eqn: Equation) -> bool:
+    """An operation that changes a few elements of its base: it can work in place."""
+    if eqn.primitive is update:
+        return any(abs(s) != 1 for s in eqn.params["steps"])
+    return eqn.primitive in (scatter, scatter_add)

@@ -130,18 +130,22 @@ def _einsum_letters(xs: str, ys: str, out: str) -> str:
     return out + "".join(c for c in dict.fromkeys(xs + ys) if c not in out)
 
 
+def _einsum_extents(xs: str, ys: str, x: tuple[int, ...], y: tuple[int, ...]) -> dict[str, int]:
+    return {**dict(zip(xs, x, strict=True)), **dict(zip(ys, y, strict=True))}
+
+
 def einsum_as_sum(b: Builder, p: Any, x: Atom, y: Atom) -> Atom:
     """The same contraction as a broadcast product and a sum, for fused kernels."""
     xs, ys, out = _einsum_parts(p)
     letters = _einsum_letters(xs, ys, out)
-    extents = {**dict(zip(xs, x.type.shape)), **dict(zip(ys, y.type.shape))}  # type: ignore
+    extents = _einsum_extents(xs, ys, x.type.shape, y.type.shape)
     shape = tuple(extents[c] for c in letters)
 
     def wide(value: Atom, own: str) -> Atom:
         order = sorted(range(len(own)), key=lambda k: letters.index(own[k]))
         moved = b(transpose, value, axes=tuple(order)) if order != list(range(len(own))) else value
         dims = tuple(letters.index(own[k]) for k in order)
-        return b(broadcast, moved, shape=shape, dims=dims)  # type: ignore[no-any-return]
+        return b(broadcast, moved, shape=shape, dims=dims)
 
     product = b(ew.mul, wide(x, xs), wide(y, ys))
     return sum_to(b, product, tuple(range(len(out), len(letters))))
@@ -155,7 +159,7 @@ ones, which are no longer equal to it bit by bit, are left to BLAS."""
 def _evaluate_einsum(p: Any, x: Any, y: Any) -> Any:
     xs, ys, out = _einsum_parts(p)
     letters = _einsum_letters(xs, ys, out)
-    extents = {**dict(zip(xs, np.shape(x))), **dict(zip(ys, np.shape(y)))}  # noqa: B905
+    extents = _einsum_extents(xs, ys, np.shape(x), np.shape(y))
     if np.prod([extents[c] for c in letters]) > ORDERED_PRODUCT:
         return np.einsum(p["subscripts"], x, y, optimize=True)
 
@@ -185,9 +189,9 @@ def _einsum_adjoint(
     subscripts = f"{out},{others}->{reached}"
     value = b(einsum, ct, ew.conj_if_complex(b, other), subscripts=subscripts)
     if reached == own:
-        return value  # type: ignore[no-any-return]
+        return value
     dims = tuple(own.index(c) for c in reached)
-    return b(broadcast, value, shape=type.shape, dims=dims)  # type: ignore[no-any-return]
+    return b(broadcast, value, shape=type.shape, dims=dims)
 
 
 einsum = declare(

@@ -73,7 +73,7 @@ sum_ = declare(
 
 
 def sum_to(b: Builder, x: Atom, axes: tuple[int, ...]) -> Atom:
-    return b(sum_, x, axes=axes) if axes else x  # type: ignore[no-any-return]
+    return b(sum_, x, axes=axes) if axes else x
 
 
 # --------------------------------------------------------------------------- shape
@@ -123,12 +123,12 @@ def broadcast_to(b: Builder, x: Atom, shape: tuple[int, ...]) -> Atom:
         return x
     offset = len(shape) - x.type.ndim
     dims = tuple(range(offset, len(shape)))
-    return b(broadcast, x, shape=shape, dims=dims)  # type: ignore[no-any-return]
+    return b(broadcast, x, shape=shape, dims=dims)
 
 
 def full(b: Builder, literal: Literal, shape: tuple[int, ...]) -> Atom:
     """An array filled with a literal."""
-    return b(broadcast, literal, shape=shape, dims=())  # type: ignore[no-any-return]
+    return b(broadcast, literal, shape=shape, dims=())
 
 
 def zeros(b: Builder, type: ArrayType) -> Atom:

@@ -84,7 +84,7 @@ def view(address: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     if n == 0:
         return np.zeros(shape, dtype)
     raw = (ctypes.c_uint8 * n).from_address(address)
-    return np.frombuffer(raw, dtype=dtype).reshape(shape)
+    return np.frombuffer(memoryview(raw), dtype=dtype).reshape(shape)
 
 
 def prepared(value: Any, dtype: np.dtype) -> np.ndarray:

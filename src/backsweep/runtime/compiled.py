@@ -14,11 +14,12 @@ import numpy as np
 
 from backsweep.codegen.cache import load_sweep
 from backsweep.codegen.numba_source import Parameters
-from backsweep.codegen.step import LoweredStep, lower
+from backsweep.codegen.step import LoweredKernel, LoweredStep, lower
 from backsweep.codegen.step_source import StepSource, write_step
 from backsweep.codegen.sweep_source import Chain, SweepSource, SweepWriter, find_chains
 from backsweep.ir import Program, verify
 from backsweep.passes import simplify, vjp_program
+from backsweep.passes.canonical import canonicalize
 from backsweep.passes.delay import Delayed, delay
 from backsweep.passes.residuals import ResidualPlan
 from backsweep.primitives.control import ScanShape
@@ -66,7 +67,9 @@ class ReverseSweep(CompiledSweep):
     recover: dict[int, Program] = field(default_factory=dict)
 
 
-def forward_program(step: Program, shape: ScanShape, chains: tuple[Chain, ...], ys: bool) -> Program:
+def forward_program(
+    step: Program, shape: ScanShape, chains: tuple[Chain, ...], ys: bool
+) -> Program:
     """consts, carry, x -> heads of chains, ys."""
     heads = tuple(step.outputs[c.components[0]] for c in chains)
     records = tuple(step.outputs[shape.n_carry :]) if ys else ()
@@ -75,8 +78,6 @@ def forward_program(step: Program, shape: ScanShape, chains: tuple[Chain, ...], 
 
 def work_of(step: LoweredStep) -> int:
     """Scalar operations of a step that threads could share."""
-    from backsweep.codegen.step import LoweredKernel
-
     total = 0
     for phase in step.phases:
         if isinstance(phase, LoweredKernel):
@@ -99,14 +100,12 @@ def _advance_source(
 ) -> StepSource:
     program = verify(forward_program(step, shape, chains, ys))
     replace = {k: shape.n_consts + c.components[-1] for k, c in enumerate(chains)}
-    lowered = lower(program, replace=replace if in_place else {})
+    lowered = lower(canonicalize(program), replace=replace if in_place else {})
     return write_step(lowered, "forward" if ys else "advance", parameters)
 
 
 def _ring_sizes(chains: tuple[Chain, ...], step: LoweredStep, first: int = 0) -> tuple[int, ...]:
-    return tuple(
-        len(c.components) + (first + k not in step.in_place) for k, c in enumerate(chains)
-    )
+    return tuple(len(c.components) + (first + k not in step.in_place) for k, c in enumerate(chains))
 
 
 def compile_forward(step: Program, shape: ScanShape, *, in_place: bool) -> CompiledSweep:
@@ -120,6 +119,56 @@ def compile_forward(step: Program, shape: ScanShape, *, in_place: bool) -> Compi
     sizes = _ring_sizes(chains, advance.step)
     run = load_sweep(source.text)
     return CompiledSweep(source, run, p64, p32, work_of(advance.step), sizes)
+
+
+@dataclass(frozen=True)
+class _Reversal:
+    """The reverse program of a step and how its inputs and outputs are divided."""
+
+    delayed: Delayed
+    n_states: int
+    n_xs: int
+    const_bars: tuple[int, ...]
+    bars: tuple[int, ...]
+    x_bars: tuple[int, ...]
+    chains: tuple[Chain, ...]
+    """Of the cotangents of the carry."""
+
+    def write(self, n_before: int, parameters: Parameters) -> StepSource:
+        program = self.delayed.program
+        n_after = len(program.inputs) - n_before
+        owned = [False] * n_before + [k < len(self.bars) for k in range(n_after)]
+        n = len(self.const_bars)
+        lowered = lower(
+            canonicalize(verify(program), owned),
+            accumulate=[k < n for k in range(len(program.outputs))],
+            replace={n + c: n_before + k.components[-1] for c, k in enumerate(self.chains)},
+        )
+        return write_step(lowered, "reverse", parameters)
+
+
+def _reversal(
+    step: Program,
+    shape: ScanShape,
+    active_in: tuple[bool, ...],
+    active_out: tuple[bool, ...],
+    plan: ResidualPlan | None,
+    delays: bool,
+) -> _Reversal:
+    consts, carry, xs = shape.split_inputs(active_in)
+    const_bars, bars = _flags(consts), _flags(carry)
+    n_states = 0 if plan is not None else shape.n_carry
+    n_xs = len(xs) + (plan.n_residuals if plan is not None else 0)
+    if plan is not None:
+        program = plan.program_for(active_out)
+    else:
+        program = vjp_program(step, active_in, active_out, "reverse")
+    delayed = Delayed(program, {}, {})
+    if delays:
+        n_before = shape.n_consts + n_states + n_xs
+        delayed = delay(program, shape.n_consts, n_before, len(bars), len(const_bars))
+    chains = _bar_chains(len(bars), delayed.follows)
+    return _Reversal(delayed, n_states, n_xs, const_bars, bars, _flags(xs), chains)
 
 
 def compile_reverse(
@@ -138,63 +187,41 @@ def compile_reverse(
     cotangents to be handed on instead of being stored; those must begin at 0.
     """
     parameters = Parameters()
-    consts, carry, xs = shape.split_inputs(active_in)
-    bars, x_bars = _flags(carry), _flags(xs)
-    n_states = 0 if plan is not None else shape.n_carry
-    n_xs = len(xs) + (plan.n_residuals if plan is not None else 0)
-    n_before = shape.n_consts + n_states + n_xs
-    const_bars = _flags(consts)
-    if plan is not None:
-        program = plan.program_for(active_out)
-    else:
-        program = vjp_program(step, active_in, active_out, "reverse")
-    delayed = Delayed(program, {}, {})
-    if delays:
-        delayed = delay(program, shape.n_consts, n_before, len(bars), len(const_bars))
-    bar_chains = _bar_chains(len(bars), delayed.follows)
-    program = verify(delayed.program)
-    n_bars = len(program.inputs) - n_before
-    heads = {len(const_bars) + c: n_before + k.components[-1] for c, k in enumerate(bar_chains)}
-    lowered = lower(
-        program,
-        owned=[False] * n_before + [k < len(bars) for k in range(n_bars)],
-        accumulate=[k < len(const_bars) for k in range(len(program.outputs))],
-        replace=heads,
-    )
-    reverse = write_step(lowered, "reverse", parameters)
+    r = _reversal(step, shape, active_in, active_out, plan, delays)
+    reverse = r.write(shape.n_consts + r.n_states + r.n_xs, parameters)
     chains: tuple[Chain, ...] = ()
     if plan is None:
         chains = find_chains(step, shape.n_consts, shape.n_carry)
     advance = None
     if advances:
         advance = _advance_source(step, shape, chains, parameters, ys=False, in_place=False)
+    y_bars = _flags(active_out[shape.n_carry :])
     source = SweepWriter(
         shape.n_consts,
-        n_states,
-        n_xs,
+        r.n_states,
+        r.n_xs,
         chains,
         advance,
         reverse,
-        bar_chains=bar_chains,
-        y_bars=n_bars - len(bars),
-        const_bars=const_bars,
-        x_bars=x_bars,
+        bar_chains=r.chains,
+        y_bars=len(y_bars),
+        const_bars=r.const_bars,
+        x_bars=r.x_bars,
     ).write()
     p64, p32 = parameters.arrays()
-    work = max(work_of(s.step) for s in (advance, reverse) if s is not None)
     return ReverseSweep(
         source,
         load_sweep(source.text),
         p64,
         p32,
-        work,
-        const_bars=const_bars,
-        bars=bars,
-        y_bars=_flags(active_out[shape.n_carry :]),
-        x_bars=x_bars,
-        bar_chains=bar_chains,
-        bar_sizes=_ring_sizes(bar_chains, lowered, len(const_bars)),
-        recover=delayed.recover,
+        max(work_of(s.step) for s in (advance, reverse) if s is not None),
+        const_bars=r.const_bars,
+        bars=r.bars,
+        y_bars=y_bars,
+        x_bars=r.x_bars,
+        bar_chains=r.chains,
+        bar_sizes=_ring_sizes(r.chains, reverse.step, len(r.const_bars)),
+        recover=r.delayed.recover,
     )
 
 

@@ -32,7 +32,9 @@ class Cotangents:
             sweeper.bind(f"y_bar{k}", array if array.size else np.zeros(1, type.dtype))
             sweeper.values[f"y_bar_step{k}"] = type.nbytes
         self.const_bars = [
-            sweeper.bind(f"const_bar{k}", np.zeros(max(1, self.consts[j].size), _wide(self.consts[j])))
+            sweeper.bind(
+                f"const_bar{k}", np.zeros(max(1, self.consts[j].size), _wide(self.consts[j]))
+            )
             for k, j in enumerate(compiled.const_bars)
         ]
         self.x_bars = []

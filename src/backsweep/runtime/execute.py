@@ -15,7 +15,9 @@ from backsweep.runtime.report import Report, ScanReport
 from backsweep.runtime.scan import run_scan, run_scan_forward, run_scan_reverse
 
 
-def run_program(program: Program, arguments: Sequence[Any], report: Report | None = None) -> list[Any]:
+def run_program(
+    program: Program, arguments: Sequence[Any], report: Report | None = None
+) -> list[Any]:
     """Run a program; scans are reported in `report`."""
     report = report if report is not None else Report()
     return evaluate(program, arguments, _Handlers(report).table())

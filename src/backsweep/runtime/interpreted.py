@@ -192,7 +192,9 @@ def _reverse_step(track: PythonTrajectory, sweep: _ReverseState, n: int) -> None
     state_bar, x_bar, const_bar = track.step.reverse(state, x, sweep.state_bar, y_bar)
     sweep.state_bar = [np.array(b) for b in state_bar]
     sweep.x_bars.append([np.array(b) for b in x_bar])
-    wide = [np.asarray(b).astype(np.result_type(np.asarray(b).dtype, np.float64)) for b in const_bar]
+    wide = [
+        np.asarray(b).astype(np.result_type(np.asarray(b).dtype, np.float64)) for b in const_bar
+    ]
     if not sweep.const_bars:
         sweep.const_bars = wide
     else:
@@ -202,7 +204,10 @@ def _reverse_step(track: PythonTrajectory, sweep: _ReverseState, n: int) -> None
 
 def _collect(runner: TracedStep, sweep: _ReverseState, active: Any) -> list[Any]:
     types = runner.shape.split_inputs(runner.step.in_types)
-    wanted = [[t for t, a in zip(ts, flags, strict=True) if a] for ts, flags in zip(types, active, strict=True)]
+    wanted = [
+        [t for t, a in zip(ts, flags, strict=True) if a]
+        for ts, flags in zip(types, active, strict=True)
+    ]
     const_bars = sweep.const_bars or [np.zeros(t.shape, t.dtype) for t in wanted[0]]
     results: list[Any] = [
         np.asarray(b).reshape(t.shape).astype(t.dtype)

@@ -26,18 +26,18 @@ from backsweep.runtime.report import ScanReport
 from backsweep.runtime.sweeper import (
     ROWS_PER_TABLE,
     StateMemory,
-    SweepInputs,
     Sweeper,
+    SweepInputs,
     compiled_fill,
 )
 from backsweep.schedule import AbstractSchedule, StoreAll
 from backsweep.schedule.actions import ADVANCE, LOAD, REVERSE
-from backsweep.schedule.binomial import FORWARD_PHASE, PHASE
+from backsweep.schedule.binomial import PHASE
 from backsweep.storage import AbstractStore, Layout
 
 
 def carry_types(step: Program, shape: ScanShape) -> tuple[ArrayType, ...]:
-    return shape.split_inputs(step.in_types)[1]  # type: ignore[no-any-return]
+    return shape.split_inputs(step.in_types)[1]
 
 
 def contiguous_bytes(step: Program, shape: ScanShape) -> int:
@@ -150,7 +150,13 @@ def _state_memory(
 ) -> StateMemory:
     chains = compiled.source.chains
     return StateMemory(
-        shape, carry_types(step, shape), chains, shape.length, keeps_all, n_slots, compiled.ring_sizes
+        shape,
+        carry_types(step, shape),
+        chains,
+        shape.length,
+        keeps_all,
+        n_slots,
+        compiled.ring_sizes,
     )
 
 
@@ -159,7 +165,7 @@ def _try_compile(build: Any) -> CompiledSweep | str:
     if config.is_jit_disabled():
         return "BACKSWEEP_NO_JIT is set"
     try:
-        return build()  # type: ignore[no-any-return]
+        return build()
     except NotLowerable as reason:
         return str(reason)
 
@@ -225,9 +231,7 @@ def _residual_plan(params: Any, shape: ScanShape) -> ResidualPlan | None:
     return plan_residuals(step, shape.n_consts, shape.n_carry, active_in, state_bytes)
 
 
-def _allocate_records(
-    sweeper: Sweeper, plan: ResidualPlan, first: int, shape: ScanShape
-) -> Arena:
+def _allocate_records(sweeper: Sweeper, plan: ResidualPlan, first: int, shape: ScanShape) -> Arena:
     """Memory for the residuals of all steps, as records after the ys."""
     types = plan.forward.out_types[-plan.n_residuals :]
     steps = [round_up(t.nbytes) for t in types]  # type: ignore[union-attr]
@@ -292,7 +296,8 @@ def run_scan_reverse(params: Any, args: Sequence[Any]) -> list[Any]:
         active_out,
         advances=not track.keeps_all,
         plan=track.plan,
-        delays=shape.length > 0 and all(not np.any(b) for b in bars[: sum(active_out[: shape.n_carry])]),
+        delays=shape.length > 0
+        and all(not np.any(b) for b in bars[: sum(active_out[: shape.n_carry])]),
     )
     inputs, memory = _inputs(step, shape, consts, xs), track.memory
     if track.plan is not None:

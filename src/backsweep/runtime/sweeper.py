@@ -132,7 +132,10 @@ class Sweeper:
             self.values[f"slot_offset{j}"] = int(memory.slot_offsets[j])
             self.values[f"slot_bytes{j}"] = round_up(type.nbytes)
         self.work_bytes = 0
-        for tag, source in (("advance", compiled.source.advance), ("reverse", compiled.source.reverse)):
+        for tag, source in (
+            ("advance", compiled.source.advance),
+            ("reverse", compiled.source.reverse),
+        ):
             if source is not None:
                 self._allocate_work(tag, source.step.work)
         self.n_threads = threads_for(compiled.work, config.n_threads())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import linecache
 import os
+import pickle
 import sys
 import zlib
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
+from numpy.random import RandomState
 
 from backsweep.errors import MutationError, TraceError
 from backsweep.ir import ArrayType, Atom, Builder, Literal, Source, Var
@@ -134,27 +136,48 @@ def require_trace() -> Trace:
 
 
 @contextmanager
-def new_trace() -> Iterator[Trace]:
-    """Make a nested trace the active one."""
+def new_trace(function: Any = None) -> Iterator[Trace]:
+    """Make a nested trace the active one.
+
+    `function` is what will be traced: random generators that it captures are watched.
+    """
     trace = Trace(_active.get())
     token = _active.set(trace)
-    before = _random_state()
+    before = _random_state(function)
     try:
         yield trace
-        if _random_state() != before:
+        if _random_state(function) != before:
             raise trace_error(
                 "NumPy's random state changed while the function was traced: the numbers would "
                 "be frozen into the program; draw them outside and pass them as xs"
             )
         trace.check_plain_unchanged()
+    except ValueError as error:
+        # NumPy replaces what a traced scalar raises when it is put into a plain array.
+        if isinstance(error.__cause__, TraceError):
+            raise error.__cause__ from None
+        raise
     finally:
         _active.reset(token)
 
 
-def _random_state() -> Any:
+def _random_state(function: Any) -> list[Any]:
+    """Of NumPy's global generator and of those that a function captures by name."""
     state: Any = np.random.get_state(legacy=True)
     kind, key, *rest = state
-    return kind, key.tobytes(), tuple(rest)
+    generators = [
+        v for v in _captured_by_name(function) if isinstance(v, np.random.Generator | RandomState)
+    ]
+    return [kind, key.tobytes(), *rest, *(pickle.dumps(g) for g in generators)]
+
+
+def _captured_by_name(function: Any) -> Iterator[Any]:
+    """Closure cells and globals of a Python function."""
+    for cell in getattr(function, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):  # an empty cell
+            yield cell.cell_contents
+    names = getattr(getattr(function, "__code__", None), "co_names", ())
+    yield from (function.__globals__[n] for n in names if n in function.__globals__)
 
 
 def literal(value: Any, dtype: Any | None = None, weak: bool = False) -> Literal:

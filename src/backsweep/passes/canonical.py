@@ -1,4 +1,4 @@
-"""Brings a program into the form that kernels are made from.
+"""The last pass: brings a program into the form that kernels are made from.
 
 * contractions become broadcast products and sums;
 * a reduction runs over one last axis, or over everything;
@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,19 @@ from backsweep.ir import Atom, Builder, Equation, Literal, Program, Var
 from backsweep.ir.builder import look_up
 from backsweep.passes.simplify import eliminate_dead, simplify
 from backsweep.primitives import elementwise as ew
-from backsweep.primitives import gather as ga
 from backsweep.primitives import index as ix
 from backsweep.primitives import reduce as red
 from backsweep.primitives import shape as sh
+from backsweep.primitives.gather import is_patch
 
 
-def canonicalize(program: Program, owned: frozenset[Var] = frozenset()) -> Program:
+def canonicalize(program: Program, owned: Sequence[bool] | None = None) -> Program:
     """An equivalent program in canonical form; `owned` inputs may be overwritten."""
     expanded = simplify(_expand(program))
-    return _own_bases(_copy_padded_inputs(simplify(_float_out_of_pads(expanded))), owned)
+    program = _copy_padded_inputs(simplify(_float_out_of_pads(expanded)))
+    flags = owned or [False] * len(program.inputs)
+    mine = frozenset(v for v, o in zip(program.inputs, flags, strict=True) if o)
+    return _own_bases(program, mine)
 
 
 def _expand(program: Program) -> Program:
@@ -71,7 +75,7 @@ def _expand_reduction(b: Builder, eqn: Equation, ins: Any) -> Atom | None:
     if len(axes) != 1:
         shape = (*(x.type.shape[k] for k in kept), int(np.prod([x.type.shape[k] for k in axes])))
         moved = b(sh.reshape, moved, shape=shape)
-    return b(eqn.primitive, moved, axes=(len(kept),))  # type: ignore[no-any-return]
+    return b(eqn.primitive, moved, axes=(len(kept),))
 
 
 def _expand_cumsum(b: Builder, eqn: Equation, ins: Any) -> Atom | None:
@@ -82,7 +86,7 @@ def _expand_cumsum(b: Builder, eqn: Equation, ins: Any) -> Atom | None:
     order = (*(k for k in range(n) if k != axis), axis)
     moved = b(sh.transpose, x, axes=order)
     summed = b(red.cumsum, moved, axis=n - 1, reverse=reverse)
-    return b(sh.transpose, summed, axes=tuple(int(k) for k in np.argsort(order)))  # type: ignore
+    return b(sh.transpose, summed, axes=tuple(int(k) for k in np.argsort(order)))
 
 
 _EXPANSIONS: dict[str, Any] = {
@@ -103,14 +107,14 @@ def _float_out_of_pads(program: Program) -> Program:
     def pad(x: Atom, params: Any) -> Atom:
         eqn = made.get(x) if isinstance(x, Var) else None
         if eqn is not None and eqn.primitive is ew.neg:
-            return b(ew.neg, pad(eqn.inputs[0], params))  # type: ignore[no-any-return]
+            return b(ew.neg, pad(eqn.inputs[0], params))
         if eqn is not None and eqn.primitive is ew.mul:
             k, w = eqn.inputs
             if isinstance(w, Literal):
                 k, w = w, k
             if isinstance(k, Literal) and np.isfinite(k.value):
-                return b(ew.mul, k, pad(w, params))  # type: ignore[no-any-return]
-        return b(ix.pad, x, **params)  # type: ignore[no-any-return]
+                return b(ew.mul, k, pad(w, params))
+        return b(ix.pad, x, **params)
 
     for eqn in program.equations:
         b.source = eqn.source
@@ -123,13 +127,6 @@ def _float_out_of_pads(program: Program) -> Program:
     return b.build([look_up(env, a) for a in program.outputs], program.name)
 
 
-def is_patch(eqn: Equation) -> bool:
-    """An operation that changes a few elements of its base in place."""
-    if eqn.primitive is ix.update:
-        return any(abs(s) != 1 for s in eqn.params["steps"])
-    return eqn.primitive in (ga.scatter, ga.scatter_add)
-
-
 def _own_bases(program: Program, owned: frozenset[Var]) -> Program:
     """Give each patch a base that nothing else reads, so that it may work in place."""
     uses = Counter(a for e in program.equations for a in e.inputs)
@@ -140,8 +137,8 @@ def _own_bases(program: Program, owned: frozenset[Var]) -> Program:
     for eqn in program.equations:
         base = eqn.inputs[0] if eqn.inputs else None
         blocked = base in inputs or (base in owned and eqn.outputs[0] in outputs)
-        if is_patch(eqn) and (blocked or uses[base] > 1):
-            copy = b(ew.cast, base, dtype=base.type.dtype)  # type: ignore[union-attr,arg-type]
+        if is_patch(eqn) and base is not None and (blocked or uses[base] > 1):
+            copy = b(ew.cast, base, dtype=base.type.dtype)  # type: ignore[union-attr]
             eqn = eqn.replace_inputs((copy, *eqn.inputs[1:]))
         b.equations.append(eqn)
     return b.build(program.outputs, program.name)
