@@ -4,7 +4,7 @@
 
 FOLDER holds marmousi2_true.mat and marmousi2_smooth.mat of ADSeismic.jl (Zhu, Xu, Darve & Beroza
 2021; the model: Martin, Wiley & Marfurt 2006): P velocity on 202 x 68 points, sources, receivers,
-wavelet. Written are a picture, marmousi2.png, and the figures, marmousi2.json.
+wavelet. Written are a picture, output/marmousi2.png, and the figures, output/marmousi2.json.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from acoustic import draw_inversion, record
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="with the two .mat files")
-    parser.add_argument("--output", type=Path, default=Path("."), help="folder for the results")
+    parser.add_argument("--output", type=Path, default=Path("output"), help="for the results")
     parser.add_argument("--maxfun", type=int, default=40, help="evaluations of the misfit")
+    parser.add_argument("--depth-power", type=float, default=1.0, help="0: unscaled unknowns")
     parser.add_argument("--memory", default="1 GB", help="budget for snapshots")
     return parser.parse_args()
 
@@ -68,8 +69,8 @@ def main():
     # 4. The unknowns: velocity where the start model is no water, in units that grow with depth
     #    below the sea floor, since shallow points move the data more.
     is_rock = start > 1501
-    depth = np.cumsum(is_rock, axis=0)[is_rock]
-    unit = 1000 * depth / depth.mean()  # m/s
+    weight = np.cumsum(is_rock, axis=0)[is_rock] ** arguments.depth_power
+    unit = 1000 * weight / weight.mean()  # m/s
 
     def to_velocity(unknowns):
         velocity = start.copy()
@@ -103,6 +104,7 @@ def main():
     total = time.perf_counter() - begin
 
     # 6. Results.
+    arguments.output.mkdir(parents=True, exist_ok=True)
     figures = {
         "evaluations": len(history),
         "misfit": min(history) / history[0],

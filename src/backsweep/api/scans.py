@@ -170,9 +170,11 @@ def _check_carry(tree: Tree, types: list[ArrayType], traced: Traced) -> None:
         )
     for path, given, out in zip(tree.paths(), types, traced.program.out_types, strict=False):
         if (given.shape, given.dtype) != (out.shape, out.dtype):  # type: ignore[union-attr]
+            is_cast = given.shape == out.shape
+            hint = f"; convert with .astype({given.dtype})" if is_cast else ""
             raise ShapeError(
                 f"scan: the carry{path} came as {given} and the step returns {out}: shapes and "
-                f"dtypes must stay; convert with .astype({given.dtype}){at_user_line()}"
+                f"dtypes must stay{hint}{at_user_line()}"
             )
 
 

@@ -1,13 +1,15 @@
 """From a scan's step to compiled sweeps: which programs, which modules.
 
-Sources are kept per step text for the life of the process, so that a second trace of the
-same step costs no lowering; machine code is cached by `codegen.cache`.
+Compiled sweeps are remembered by the text of the step, so that a second trace of the same
+step costs no lowering; machine code is cached by `codegen.cache`.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,14 @@ from backsweep.codegen.numba_source import Parameters
 from backsweep.codegen.step import LoweredKernel, LoweredStep, lower
 from backsweep.codegen.step_source import StepSource, write_step
 from backsweep.codegen.sweep_source import Chain, SweepSource, SweepWriter, find_chains
-from backsweep.ir import Program, verify
+from backsweep.ir import Program, format_program, verify
 from backsweep.passes import simplify, vjp_program
 from backsweep.passes.canonical import canonicalize
 from backsweep.passes.delay import Delayed, delay
-from backsweep.passes.residuals import ResidualPlan
+from backsweep.passes.residuals import ResidualPlan, plan_residuals
 from backsweep.primitives.control import ScanShape
+
+MAX_REMEMBERED = 128
 
 MIN_WORK_FOR_THREADS = 30_000
 """Scalar operations per step below which a second thread costs more than it brings."""
@@ -108,6 +112,28 @@ def _ring_sizes(chains: tuple[Chain, ...], step: LoweredStep, first: int = 0) ->
     return tuple(len(c.components) + (first + k not in step.in_place) for k, c in enumerate(chains))
 
 
+def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Remember results by the text of the step: a step that is traced again costs no lowering.
+
+    Two programs with one text are equal: shapes, constants and order are in it, arrays never.
+    """
+    known: OrderedDict[Any, Any] = OrderedDict()
+
+    @wraps(function)
+    def lookup(step: Program, *args: Any, **kwargs: Any) -> Any:
+        settings = tuple(v if not isinstance(v, ResidualPlan) else "plan" for v in kwargs.values())
+        key = (format_program(step), args, tuple(kwargs), settings)
+        if key not in known:
+            known[key] = function(step, *args, **kwargs)
+            if len(known) > MAX_REMEMBERED:
+                known.popitem(last=False)
+        known.move_to_end(key)
+        return known[key]
+
+    return lookup
+
+
+@remembered
 def compile_forward(step: Program, shape: ScanShape, *, in_place: bool) -> CompiledSweep:
     """A sweep that advances and records; `in_place` if no state is needed again."""
     parameters = Parameters()
@@ -171,6 +197,18 @@ def _reversal(
     return _Reversal(delayed, n_states, n_xs, const_bars, bars, _flags(xs), chains)
 
 
+@remembered
+def residual_plan(
+    step: Program, shape: ScanShape, active_in: tuple[bool, ...]
+) -> ResidualPlan | None:
+    """Residuals instead of states, where the plain rule says so."""
+    chains = find_chains(step, shape.n_consts, shape.n_carry)
+    types = shape.split_inputs(step.in_types)[1]
+    state_bytes = sum(types[c.components[0]].nbytes for c in chains)
+    return plan_residuals(step, shape.n_consts, shape.n_carry, active_in, state_bytes)
+
+
+@remembered
 def compile_reverse(
     step: Program,
     shape: ScanShape,

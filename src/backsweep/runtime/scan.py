@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +15,17 @@ from backsweep import config
 from backsweep.codegen.step import NotLowerable
 from backsweep.codegen.sweep_source import find_chains
 from backsweep.ir import ArrayType, Program, program_hash
-from backsweep.passes.residuals import ResidualPlan, plan_residuals
+from backsweep.passes.residuals import ResidualPlan
 from backsweep.primitives.control import ScanShape, scan_shape, stacked
 from backsweep.runtime import interpreted
 from backsweep.runtime.arrays import Arena, round_up
 from backsweep.runtime.checkpointing import Checkpointing
-from backsweep.runtime.compiled import CompiledSweep, compile_forward, compile_reverse
+from backsweep.runtime.compiled import (
+    CompiledSweep,
+    compile_forward,
+    compile_reverse,
+    residual_plan,
+)
 from backsweep.runtime.cotangents import Cotangents
 from backsweep.runtime.report import ScanReport
 from backsweep.runtime.sweeper import (
@@ -180,7 +185,9 @@ def run_scan_forward(params: Any, args: Sequence[Any], report: ScanReport) -> li
     report.schedule = type(schedule).__name__
     report.n_steps, report.n_snapshots = shape.length, schedule.n_snapshots
     keeps_all = isinstance(schedule, StoreAll) and not request.uses_disk
-    plan = _residual_plan(params, shape) if keeps_all else None
+    active_in = params.get("active_in")
+    can_plan = keeps_all and active_in is not None and not config.is_jit_disabled()
+    plan = residual_plan(step, shape, active_in) if can_plan else None
     program = plan.forward if plan is not None else step
     compiled = _try_compile(lambda: compile_forward(program, shape, in_place=plan is not None))
     if isinstance(compiled, str):
@@ -199,7 +206,8 @@ def run_scan_forward(params: Any, args: Sequence[Any], report: ScanReport) -> li
     if plan is not None:
         track.records = _allocate_records(sweeper, plan, len(ys), shape)
     begin = time.perf_counter()
-    _run_phase(track, sweeper, ADVANCE)
+    with _closed_on_error(track):
+        _run_phase(track, sweeper, ADVANCE)
     report.forward_seconds = time.perf_counter() - begin
     report.n_advances, report.n_threads = memory.n_advances, sweeper.n_threads
     report.work_bytes = sweeper.work_bytes
@@ -218,17 +226,6 @@ def _report_snapshots(track: Trajectory, state_bytes: int) -> None:
         report.snapshot_bytes_disk = track.schedule.n_snapshots * state_bytes
     else:
         report.snapshot_bytes_memory = track.schedule.n_snapshots * memory.slot_bytes
-
-
-def _residual_plan(params: Any, shape: ScanShape) -> ResidualPlan | None:
-    """Residuals instead of states, where the plain rule says so."""
-    step, active_in = params["step"], params.get("active_in")
-    if active_in is None or config.is_jit_disabled():
-        return None
-    chains = find_chains(step, shape.n_consts, shape.n_carry)
-    types = carry_types(step, shape)
-    state_bytes = sum(types[c.components[0]].nbytes for c in chains)
-    return plan_residuals(step, shape.n_consts, shape.n_carry, active_in, state_bytes)
 
 
 def _allocate_records(sweeper: Sweeper, plan: ResidualPlan, first: int, shape: ScanShape) -> Arena:
@@ -259,6 +256,16 @@ def _execute(track: Trajectory, sweeper: Sweeper, table: np.ndarray) -> None:
         sweeper.run_with_store(table, track.store)
     else:
         sweeper.run_in_pieces(table)
+
+
+@contextlib.contextmanager
+def _closed_on_error(track: Trajectory) -> Iterator[None]:
+    """Snapshots on disk go at once, not when the traceback is dropped."""
+    try:
+        yield
+    except BaseException:
+        track.close()
+        raise
 
 
 def _run_phase(track: Trajectory, sweeper: Sweeper, kind: int) -> None:
@@ -310,9 +317,11 @@ def run_scan_reverse(params: Any, args: Sequence[Any]) -> list[Any]:
     results = Cotangents(sweeper, compiled, step, shape, bars)
     begin = time.perf_counter()
     if not track.is_fresh and not track.keeps_all:
-        _restart(track, sweeper)
+        with _closed_on_error(track):
+            _restart(track, sweeper)
     track.is_fresh = False
-    _run_phase(track, sweeper, REVERSE)
+    with _closed_on_error(track):
+        _run_phase(track, sweeper, REVERSE)
     report = track.report
     report.reverse_seconds += time.perf_counter() - begin
     report.n_advances = track.memory.n_advances
