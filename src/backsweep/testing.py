@@ -80,7 +80,7 @@ def _dot(a: Sequence[Any], b: Sequence[Any]) -> float:
 
 
 def _norm(leaves: Sequence[Any]) -> float:
-    return float(np.sqrt(max(0.0, _dot(leaves, leaves))))
+    return float(np.sqrt(_dot(leaves, leaves)))
 
 
 def _moved(leaves: Leaves, directions: Leaves, h: float) -> Leaves:

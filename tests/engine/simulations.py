@@ -53,44 +53,47 @@ def burgers_loss(checkpointing: Any = None, n_steps: int = 120) -> Loss:
     return loss
 
 
-def burgers() -> Problem:
-    x = np.linspace(0, 2 * np.pi, 61)
+def burgers(n: int = 61) -> Problem:
+    x = np.linspace(0, 2 * np.pi, n)
     return Problem(burgers_loss, (np.sin(x) + 0.2, np.array(0.3)), 120)
 
 
 # --------------------------------------------------------------------------- acoustics
 
-N_Z, N_X, N_STEPS = 30, 34, 120
+N_STEPS = 120
 ROWS, COLUMNS = np.full(7, 6), np.arange(5, 33, 4)
 
 
 def _laplacian(u: Any) -> Any:
+    n_z, n_x = u.shape
     total = -5 * u[2:-2, 2:-2]
     for offset, weight in ((1, 4 / 3), (2, -1 / 12)):
         low, high = 2 - offset, 2 + offset
         total = total + weight * (
-            u[low : N_Z - high, 2:-2]
-            + u[high : N_Z - low, 2:-2]
-            + u[2:-2, low : N_X - high]
-            + u[2:-2, high : N_X - low]
+            u[low : n_z - high, 2:-2]
+            + u[high : n_z - low, 2:-2]
+            + u[2:-2, low : n_x - high]
+            + u[2:-2, high : n_x - low]
         )
     return total
 
 
-def _sponge() -> np.ndarray:
-    z, x = np.mgrid[:N_Z, :N_X]
-    distance = np.minimum(np.minimum(x, N_X - 1 - x), np.minimum(z, N_Z - 1 - z))
+def _sponge(shape: tuple[int, int]) -> np.ndarray:
+    n_z, n_x = shape
+    z, x = np.mgrid[:n_z, :n_x]
+    distance = np.minimum(np.minimum(x, n_x - 1 - x), np.minimum(z, n_z - 1 - z))
     return (0.1 * (1 - distance / 6).clip(0) ** 2).astype(np.float32)
 
 
 def acoustic_loss(
     checkpointing: Any = None, source: tuple[int, int] = (15, 17), rows: Any = ROWS
 ) -> Loss:
-    sigma = _sponge()
     rng = np.random.default_rng(3)
     observed = 0.1 * rng.standard_normal((N_STEPS, len(rows))).astype(np.float32)
 
     def loss(c2: Any, wavelet: Any) -> Any:
+        sigma = _sponge(c2.shape)
+
         def step(carry: Any, sample: Any) -> Any:
             u, u_prev = carry
             u_next = (2 - sigma) * u - (1 - sigma) * u_prev
@@ -98,16 +101,16 @@ def acoustic_loss(
             u_next[source] += sample
             return (u_next, u), u_next[rows, COLUMNS]
 
-        rest = np.zeros((N_Z, N_X), np.float32)
+        rest = np.zeros(c2.shape, np.float32)
         _, traces = bs.scan(step, (rest, rest), wavelet, checkpointing=checkpointing)
         return 0.5 * np.sum((traces - observed) ** 2)
 
     return loss
 
 
-def acoustic() -> Problem:
+def acoustic(shape: tuple[int, int] = (30, 34)) -> Problem:
     rng = np.random.default_rng(1)
-    c2 = (0.1 + 0.05 * rng.random((N_Z, N_X))).astype(np.float32)
+    c2 = (0.1 + 0.05 * rng.random(shape)).astype(np.float32)
     t = 0.1 * (np.arange(N_STEPS) - 20)
     wavelet = ((1 - 2 * t**2) * np.exp(-(t**2))).astype(np.float32)
     return Problem(acoustic_loss, (c2, wavelet), N_STEPS)
@@ -118,9 +121,10 @@ def acoustic() -> Problem:
 
 def schroedinger_loss(checkpointing: Any = None) -> Loss:
     """Leapfrog i psi_t = -psi_xx / 2 + V psi on a ring; the loss is real, the state complex."""
-    target = np.exp(2j * np.pi * np.arange(48) / 48)
 
     def loss(potential: Any, psi: Any) -> Any:
+        target = np.exp(2j * np.pi * np.arange(psi.size) / psi.size)
+
         def step(carry: Any, field: Any) -> Any:
             psi, psi_prev = carry
             curvature = np.roll(psi, 1) - 2 * psi + np.roll(psi, -1)
@@ -136,13 +140,23 @@ def schroedinger_loss(checkpointing: Any = None) -> Loss:
     return loss
 
 
-def schroedinger() -> Problem:
-    x = np.arange(48) / 48
+def schroedinger(n: int = 48) -> Problem:
+    x = np.arange(n) / n
     psi = np.exp(-20 * (x - 0.5) ** 2 + 6j * np.pi * x)
     return Problem(schroedinger_loss, (np.cos(2 * np.pi * x), psi), 120)
 
 
-PROBLEMS = {"burgers": burgers, "acoustic": acoustic, "schroedinger": schroedinger}
+PROBLEMS: dict[str, Callable[[], Problem]] = {
+    "burgers": burgers,
+    "acoustic": acoustic,
+    "schroedinger": schroedinger,
+}
+LARGE: dict[str, Callable[[], Problem]] = {
+    "burgers": lambda: burgers(5003),
+    "acoustic": lambda: acoustic((70, 66)),
+    "schroedinger": lambda: schroedinger(4101),
+}
+"""Large enough that threads share the loops."""
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import pytest
 import simulations
 
 import backsweep as bs
+from backsweep.codegen import step_source
 from backsweep.runtime import compiled
 from backsweep.schedule.binomial import extra_advances
 
@@ -55,18 +56,18 @@ def test_store_all_on_disk(problem: simulations.Problem, tmp_path: Path) -> None
     assert report.n_advances == problem.n_steps
 
 
-@pytest.mark.parametrize("request_", [STORE_ALL, bs.Checkpointing(snapshots=5)], ids=["all", "5"])
-def test_threads(
-    problem: simulations.Problem, request_: bs.Checkpointing, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("name", sorted(simulations.LARGE))
+def test_threads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "MIN_WORK_FOR_THREADS", 0)
-    results = []
-    for n_threads in (1, 2):
-        monkeypatch.setenv("BACKSWEEP_NUM_THREADS", str(n_threads))
-        value, gradient, report = problem.value_and_grad(request_)
-        assert report.scans[0].n_threads == n_threads
-        results.append((value, *gradient))
-    assert _equal(*results)
+    large, results = simulations.LARGE[name](), []
+    assert max(np.size(a) for a in large.args) > 2 * step_source.ALONE_BELOW
+    for request in (STORE_ALL, bs.Checkpointing(snapshots=5)):
+        for n_threads in (1, 2, 3):
+            monkeypatch.setenv("BACKSWEEP_NUM_THREADS", str(n_threads))
+            value, gradient, report = large.value_and_grad(request)
+            assert report.scans[0].n_threads == n_threads
+            results.append((value, *gradient))
+    assert all(_equal(results[0], other) for other in results[1:])
 
 
 def test_second_process() -> None:

@@ -14,7 +14,7 @@ from backsweep import config
 from backsweep.codegen.sweep_source import ADVANCE, LOAD, REVERSE, STORE, Chain
 from backsweep.ir import ArrayType
 from backsweep.primitives.control import ScanShape
-from backsweep.runtime.arrays import Arena, prepared, round_up, view
+from backsweep.runtime.arrays import SKEW, Arena, prepared, round_up, view
 from backsweep.runtime.compiled import CompiledSweep, threads_for
 from backsweep.runtime.threads import run_threads
 from backsweep.storage import AbstractStore
@@ -67,7 +67,7 @@ class StateMemory:
 
     def step_of(self, chain: Chain) -> int:
         """Bytes from one position of a chain to the next."""
-        return round_up(self.types[chain.components[0]].nbytes)
+        return round_up(self.types[chain.components[0]].nbytes) + SKEW
 
     @property
     def slot_bytes(self) -> int:
