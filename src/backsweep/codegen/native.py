@@ -236,6 +236,14 @@ def rows_of(n: int, unit: int, tid: int, n_threads: int) -> tuple[int, int]:
     return min(lo, n), min(hi, n)
 
 
+@njit
+def rows_between(n: int, lo: int, hi: int, shift: int, tid: int, n_threads: int) -> tuple[int, int]:
+    """The rows lo + shift ... hi + shift of n; the outer threads take the rest."""
+    first = 0 if tid == 0 else min(max(lo + shift, 0), n)
+    last = n if tid == n_threads - 1 else min(max(hi + shift, 0), n)
+    return first, max(first, last)
+
+
 @njit(nogil=True)
 def add_blocks_f8(target: int, partial: int, n: int) -> None:
     """Partial sums in block order."""

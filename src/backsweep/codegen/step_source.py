@@ -2,78 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from backsweep.codegen.buffers import Buffer
 from backsweep.codegen.numba_source import KernelWriter, Lines, Parameters, real_view
 from backsweep.codegen.serial import write_serial
-from backsweep.codegen.step import LoweredKernel, LoweredSerial, LoweredStep
+from backsweep.codegen.step import LoweredKernel, LoweredStep
+from backsweep.codegen.touch import (
+    ALONE,
+    ANYWHERE,
+    Strips,
+    Touch,
+    strips,
+    touch_kernel,
+    touch_serial,
+)
 from backsweep.primitives.shape import BLOCK
-
-ALONE_BELOW = 2048
-"""Loops over fewer elements are run by one thread."""
-
-
-@dataclass
-class Touch:
-    """What a phase reads and writes, by buffer, with the row offsets of the accesses."""
-
-    partition: tuple[str, int]
-    reads: dict[int, set[tuple[int, int]]] = field(default_factory=dict)
-    writes: dict[int, set[tuple[int, int]]] = field(default_factory=dict)
-
-    def conflicts(self, later: Touch) -> bool:
-        """Whether threads must meet between this phase and a later one."""
-        pairs = (
-            (self.writes, later.reads),
-            (self.writes, later.writes),
-            (self.reads, later.writes),
-        )
-        for mine, theirs in pairs:
-            for number in mine.keys() & theirs.keys():
-                rows = mine[number] | theirs[number]
-                if len(rows) > 1 or self.partition != later.partition:
-                    return True
-        return False
-
-
-def partition_of(k: LoweredKernel) -> tuple[str, int]:
-    """How the rows of a kernel are dealt to threads."""
-    size = 1
-    for n in k.kernel.domain:
-        size *= n
-    if size < ALONE_BELOW:
-        return "alone", 0
-    return ("blocks" if len(k.kernel.domain) == 1 else "rows"), k.kernel.domain[0]
-
-
-def _touch_kernel(k: LoweredKernel) -> Touch:
-    touch = Touch(partition_of(k))
-
-    def row(address: object) -> tuple[int, int]:
-        c = address.coefficients[0]  # type: ignore[attr-defined]
-        return (c, address.constant // c) if c > 0 else (0, 0)  # type: ignore[attr-defined]
-
-    for box in k.kernel.boxes:
-        for node in box.graph.nodes:
-            if node.op == "load":
-                touch.reads.setdefault(node.data.buffer, set()).add(row(node.data))
-            elif node.op == "gather":
-                touch.reads.setdefault(node.data[0].buffer, set()).update({(0, 0), (-1, 0)})
-        for s in box.statements:
-            for a in s.addresses if s.root.kind != "sum_all" else ():
-                touch.writes.setdefault(a.buffer, set()).add(row(a))
-    for buffer in k.partials.values():
-        touch.writes.setdefault(buffer.number, set()).add((BLOCK, 0))
-    return touch
-
-
-def _touch_serial(p: LoweredSerial, numbers: list[int], out: int) -> Touch:
-    touch = Touch(("alone", 0))
-    for n in numbers:
-        touch.reads[n] = {(0, 0)}
-    touch.writes[out] = {(0, 0)}
-    return touch
 
 
 @dataclass
@@ -107,12 +51,21 @@ def write_step(step: LoweredStep, name: str, parameters: Parameters) -> StepSour
             text, numbers = write_serial(phase.equation, function, step.buffers)
             functions.append(text)
             out = step.buffers[phase.equation.outputs[0]].number
-            calls.serial(phase, function, numbers, out)
+            calls.serial(function, numbers, out)
     independent = calls.finish()
     arguments = ", ".join(f"a{b.number}" for b in step.all_buffers)
     head = f"@njit(nogil=True)\ndef {name}(tid, nt, sync, scratch, P64, P32, {arguments}):\n"
     body = "\n".join(calls.lines.text) or "    pass"
     return StepSource(name, "\n".join([*functions, head + body + "\n"]), step, independent)
+
+
+@dataclass
+class _KernelCall:
+    """A kernel that is not yet written: the next one may follow it strip by strip."""
+
+    phase: LoweredKernel
+    touch: Touch
+    text: str
 
 
 class _Calls:
@@ -124,6 +77,7 @@ class _Calls:
         self.since_barrier: list[Touch] = []
         self.touches: list[Touch] = []
         self.n_barriers = 0
+        self.waiting: _KernelCall | None = None
 
     def _before(self, touch: Touch) -> None:
         if any(t.conflicts(touch) for t in self.since_barrier):
@@ -137,30 +91,93 @@ class _Calls:
         self.n_barriers += 1
 
     def kernel(self, phase: LoweredKernel, function: str, numbers: list[int]) -> None:
-        self._before(_touch_kernel(phase))
-        kind, n = partition_of(phase)
         buffers = self.step.all_buffers
         arguments = "".join(f", p_{real_view(buffers[k].dtype)}(a{k})" for k in numbers)
+        text = f"{function}({{}}, {{}}, scratch, P64, P32{arguments})"
+        call = _KernelCall(phase, touch_kernel(phase), text)
+        before = self.waiting
+        if before is not None:
+            found = strips(before.touch, call.touch, self._row_bytes(), _domains(before, call))
+            if found is not None:
+                self.waiting = None
+                self._write_strips(before, call, found)
+                return
+        self._flush()
+        if call.touch.partition[0] == "rows" and not phase.partials:
+            self.waiting = call
+        else:
+            self._write_kernel(call)
+
+    def _row_bytes(self) -> dict[int, int]:
+        return {
+            b.number: b.strides[0] * b.dtype.itemsize if len(b.shape) > 1 else 0
+            for b in self.step.all_buffers
+        }
+
+    def _flush(self) -> None:
+        if self.waiting is not None:
+            call, self.waiting = self.waiting, None
+            self._write_kernel(call)
+
+    def _write_kernel(self, call: _KernelCall) -> None:
+        self._before(call.touch)
+        kind, n = call.touch.partition
         lines = self.lines
         if kind == "alone":
             lines.indent("if tid == 0:")
-            lines.add(f"{function}(0, {phase.kernel.domain[0]}, scratch, P64, P32{arguments})")
+            lines.add(call.text.format(0, call.phase.kernel.domain[0]))
             lines.dedent()
         else:
             unit = BLOCK if kind == "blocks" else 1
             lines.add(f"lo, hi = rows_of({n}, {unit}, tid, nt)")
-            lines.add(f"{function}(lo, hi, scratch, P64, P32{arguments})")
-        self._finish_sums(phase)
+            lines.add(call.text.format("lo", "hi"))
+        self._finish_sums(call.phase)
+
+    def _write_strips(self, a: _KernelCall, b: _KernelCall, s: Strips) -> None:
+        """B follows A in strips of rows; rows of A that a neighbour needs come first."""
+        self._before(a.touch)
+        lines = self.lines
+        lines.add(f"lo, hi = rows_of({s.n_b}, 1, tid, nt)")
+        lines.add(f"a_lo, a_hi = rows_between({s.n_a}, lo, hi, {s.shift}, tid, nt)")
+        lines.add("done, last = a_lo, a_hi")
+        lines.indent(f"if nt > 1 and nt * {2 * (s.last - s.first + 1)} <= {min(s.n_a, s.n_b)}:")
+        lines.add(f"done, last = min(a_lo + {s.last - s.shift}, a_hi), a_hi - {s.shift - s.first}")
+        lines.add("last = max(done, last)")
+        lines.add(a.text.format("a_lo", "done"))
+        lines.add(a.text.format("last", "a_hi"))
+        lines.add("barrier(sync, nt)")
+        lines.dedent()
+        lines.indent("elif nt > 1:")
+        lines.add(a.text.format("a_lo", "a_hi"))
+        lines.add("done = last")
+        lines.add("barrier(sync, nt)")
+        lines.dedent()
+        lines.indent(f"for b_lo in range(lo, hi, {s.rows}):")
+        lines.add(f"b_hi = min(b_lo + {s.rows}, hi)")
+        lines.add(f"needed = last if b_hi == hi else min(last, b_hi + {s.last})")
+        lines.indent("if needed > done:")
+        lines.add(a.text.format("done", "needed"))
+        lines.add("done = needed")
+        lines.dedent()
+        lines.add(b.text.format("b_lo", "b_hi"))
+        lines.dedent()
+        self.n_barriers += 1
+        self.since_barrier = [
+            Touch(("strips", s.n_a), **_parts(a)),
+            Touch(("strips", s.n_b), **_parts(b)),
+        ]
+        self.touches.append(b.touch)
+        self._finish_sums(b.phase)
 
     def _finish_sums(self, phase: LoweredKernel) -> None:
         """Add partial sums in block order; accumulated ones are added after the sweep."""
         todo = [(v, b) for v, b in phase.partials.items() if v not in self.step.accumulated]
         if not todo:
             return
-        touch = Touch(("alone", 0))
+        touch = Touch(ALONE)
         for var, partial in todo:
             touch.reads[partial.number] = {(BLOCK, 0)}
-            touch.writes[self.step.buffers[var].number] = {(0, 0)}
+            touch.writes[self.step.buffers[var].number] = ANYWHERE
         self._before(touch)
         self.lines.indent("if tid == 0:")
         for var, partial in todo:
@@ -169,8 +186,9 @@ class _Calls:
             self.lines.add(f"add_blocks_{kind}(a{out.number}, a{partial.number}, {n})")
         self.lines.dedent()
 
-    def serial(self, phase: LoweredSerial, function: str, numbers: list[int], out: int) -> None:
-        self._before(_touch_serial(phase, numbers, out))
+    def serial(self, function: str, numbers: list[int], out: int) -> None:
+        self._flush()
+        self._before(touch_serial(numbers, out))
         arguments = "".join(f", a{k}" for k in numbers)
         self.lines.indent("if tid == 0:")
         self.lines.add(f"{function}(P64, P32{arguments})")
@@ -178,6 +196,7 @@ class _Calls:
 
     def finish(self) -> bool:
         """A barrier at the end of the step, unless every thread keeps to its own rows."""
+        self._flush()
         outer = {b.number for b in (*self.step.inputs, *self.step.outputs)}
         independent = self.n_barriers == 0 and len({t.partition for t in self.touches}) <= 1
         for touch in self.touches:
@@ -189,3 +208,7 @@ class _Calls:
         if not independent:
             self._barrier()
         return independent
+
+
+def _domains(a: _KernelCall, b: _KernelCall) -> tuple[tuple[int, ...], ...]:
+    return a.phase.kernel.domain, b.phase.kernel.domain
