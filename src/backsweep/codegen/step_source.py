@@ -163,8 +163,8 @@ class _Calls:
         lines.dedent()
         self.n_barriers += 1
         self.since_barrier = [
-            Touch(("strips", s.n_a), **_parts(a)),
-            Touch(("strips", s.n_b), **_parts(b)),
+            Touch(("strips", s.n_a), a.touch.reads, a.touch.writes),
+            Touch(("strips", s.n_b), b.touch.reads, b.touch.writes),
         ]
         self.touches.append(b.touch)
         self._finish_sums(b.phase)
