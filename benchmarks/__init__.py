@@ -9,6 +9,7 @@ import os
 N_THREADS = 2
 
 for _name, _value in {
+    "BACKSWEEP_NUM_THREADS": str(N_THREADS),
     "NUMBA_NUM_THREADS": str(N_THREADS),
     "OMP_NUM_THREADS": str(N_THREADS),
     "OPENBLAS_NUM_THREADS": "1",

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import N_THREADS
+from benchmarks.rows import Row
 
 #: Does the work once and returns what is compared: nested tuples of arrays and numbers.
 Work = Callable[[], Any]
@@ -162,14 +163,22 @@ def report(results: Sequence[Result]) -> None:
         )
 
 
-def report_ratio(results: Sequence[Result], ours: str, others: Sequence[str], goal: float) -> bool:
-    """The row of the table: ours against the fastest of the others; True if the goal is met."""
+def report_ratio(
+    work: str, results: Sequence[Result], ours: str, others: Sequence[str], goal: float | None
+) -> Row:
+    """A row of the table: ours against the fastest of the others, printed and returned."""
     by_name = {result.name: result for result in results}
-    fastest = min((by_name[name] for name in others), key=lambda result: result.median)
-    ratio = by_name[ours].median / fastest.median
-    verdict = "reached" if ratio <= goal else "NOT reached"
-    print(f"  {ours} / {fastest.name} = {ratio:.3f}, goal {goal:.2f}: {verdict}")
-    return ratio <= goal
+    compared = [by_name[name] for name in others]
+    fastest = min(compared, key=lambda result: result.median)
+    row = Row(
+        work,
+        f"{ours} / {fastest.name}",
+        by_name[ours].median / fastest.median,
+        goal,
+        seconds={result.name: result.median for result in (by_name[ours], *compared)},
+    )
+    print(f"  {row}")
+    return row
 
 
 def describe_machine() -> str:

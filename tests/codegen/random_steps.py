@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import programs
 
 import backsweep as bs
+import programs
 
 N_STEPS = 4
 SOME = bs.Checkpointing(snapshots=2)
@@ -38,7 +38,7 @@ def make_loss(program: Any, weights: Sequence[Any], checkpointing: Any = None) -
     """A scalar of everything that a scan of the program leaves."""
 
     def loss(*init: Any) -> Any:
-        xs = np.linspace(-0.5, 0.75, N_STEPS)
+        xs = np.linspace(-0.5, 0.75, N_STEPS).astype(init[0].dtype)
         carry, records = bs.scan(make_step(program), init, xs, checkpointing=checkpointing)
         total = sum(np.sum(w * c) for w, c in zip(weights, carry, strict=True))
         return total + sum(np.sum(r) for r in records)

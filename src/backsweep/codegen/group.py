@@ -45,6 +45,8 @@ class KernelPhase:
     roots: list[Root] = field(default_factory=list)
     reads: set[Var] = field(default_factory=set)
     is_sum: bool = False
+    is_alone: bool = False
+    """A sum over a value that was stored for it: one loop through that value's memory."""
 
     @property
     def variables(self) -> set[Var]:
@@ -123,9 +125,13 @@ def _place_root(
         usage = analysis.usage_of(eqn.inputs[0], domain)
     origin = (0,) * len(domain)
     reads = {v for v, _ in usage.loads}
+    if kind == "sum_all" and eqn.inputs[0] in analysis.forced:
+        phases.append(KernelPhase([Root(var, kind, origin, domain)], set(reads), is_alone=True))
+        made_in[var] = len(phases) - 1
+        return
     for position in range(len(phases) - 1, -1, -1):
         phase = phases[position]
-        if isinstance(phase, KernelPhase):
+        if isinstance(phase, KernelPhase) and not phase.is_alone:
             found = _origin_in(phase, kind, domain, usage.loads)
             if found is not None and len(phase.roots) < MAX_ROOTS:
                 phase.roots.append(Root(var, kind, found, domain))

@@ -71,6 +71,8 @@ class Analysis:
     definitions: dict[Var, Equation]
     uses: Counter[Var]
     stored: set[Var]
+    forced: set[Var] = field(default_factory=set)
+    """Stored because a kernel could not be made otherwise: sums over them stand alone."""
 
     def usage(self, root: Var) -> Usage:
         """All reads of a root, pads and updates taken as if they were never cut."""

@@ -94,6 +94,7 @@ def lower(
     while True:
         analysis = analyse(program)
         analysis.stored |= forced
+        analysis.forced = forced
         try:
             return _lower_once(program, analysis, accumulate, replace or {})
         except NeedsStorage as needs:

@@ -1,0 +1,68 @@
+"""The problems as a user of backsweep writes them: steps in plain NumPy, `scan`, a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import backsweep as bs
+from benchmarks.problems import Acoustic, Bloch, Heat, PairForces
+
+Loss = Callable[..., Any]
+
+
+def make_acoustic(
+    problem: Acoustic, checkpointing: bs.Checkpointing | None = None
+) -> tuple[Callable[[Any], Any], Loss]:
+    """Traces of a model c2, and the misfit of (c2, observed)."""
+    quiet = np.zeros(problem.shape, np.float32)
+
+    def simulate(c2):
+        def step(carry, source):
+            return problem.step(carry, source, c2, problem.sigma)
+
+        return bs.scan(step, (quiet, quiet), problem.wavelet, checkpointing=checkpointing)[1]
+
+    def misfit(c2, observed):
+        return 0.5 * np.sum((simulate(c2) - observed) ** 2)
+
+    return simulate, misfit
+
+
+def make_bloch(problem: Bloch) -> Loss:
+    """The loss of five waveforms."""
+
+    def loss(*waveforms):
+        def step(carry, x):
+            return problem.step(np, carry, x, problem.spins), None
+
+        carry, _ = bs.scan(step, problem.initial(), waveforms)
+        return problem.loss(np, carry)
+
+    return loss
+
+
+def make_pair_forces(problem: PairForces) -> Loss:
+    """The loss of the initial positions and velocities."""
+
+    def loss(x, v):
+        carry, _ = bs.scan(
+            lambda carry, _: (problem.step(carry), None), (x, v), length=problem.n_steps
+        )
+        return np.sum(carry[0] ** 2)
+
+    return loss
+
+
+def make_heat(problem: Heat, checkpointing: bs.Checkpointing | None = None) -> tuple[Loss, Loss]:
+    """The final state of an initial one, and its loss."""
+
+    def final(u):
+        def step(carry, _):
+            return problem.step(carry), None
+
+        return bs.scan(step, u, length=problem.n_steps, checkpointing=checkpointing)[0]
+
+    return final, lambda u: problem.loss(final(u))
