@@ -47,7 +47,9 @@ def exact_gradient(problem: Heat) -> np.ndarray:
 
     n_intervals = problem.n_points - 1
     k = np.arange(1, n_intervals)
-    growth = (1 - 4 * problem.number * np.sin(np.pi * k / (2 * n_intervals)) ** 2)**problem.n_steps
+    growth = (
+        1 - 4 * problem.number * np.sin(np.pi * k / (2 * n_intervals)) ** 2
+    ) ** problem.n_steps
     inner = slice(1, -1)
     final = idst(growth * dst(problem.initial()[inner], 1), 1)
     return idst(growth * dst(final - problem.target[inner], 1), 1)

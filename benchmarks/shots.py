@@ -1,6 +1,6 @@
 """Compilations of 100 shots at other places, 3 models and another time step: one set.
 
-    python -m benchmarks.shots
+python -m benchmarks.shots
 """
 
 from __future__ import annotations

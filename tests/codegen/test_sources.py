@@ -36,10 +36,7 @@ HASHES = """
 import hashlib, json, numpy as np, simulations, backsweep as bs
 from backsweep.runtime import compiled
 texts = []
-class Stop(Exception):
-    pass
-load = compiled.load_sweep
-compiled.load_sweep = lambda text: texts.append(text) or load(text)
+compiled.load_sweep = lambda text: texts.append(text) or (lambda *args: None)  # compiles nothing
 for make in simulations.PROBLEMS.values():
     make().value_and_grad(bs.Checkpointing(snapshots=5))
     make().value_and_grad(bs.Checkpointing(schedule="store_all"))
@@ -98,14 +95,14 @@ def test_another_dt_compiles_nothing() -> None:
 
 
 def test_no_constants_in_the_source(sources: list[str]) -> None:
-    dt, source = 0.0371, (23, 31)
-    data = np.linspace(1.7, 2.9, 40 * 40).reshape(40, 40)
+    dt, source = 0.0371, (123, 131)
+    data = np.linspace(1.7, 2.9, 40_000).reshape(200, 200)
 
     def loss(u: Any) -> Any:
         def step(u: Any, x: Any) -> Any:
             u = u + dt * data * u
             u[source] += x
-            return u, u[np.array([11, 13]), np.array([19, 37])]
+            return u, u[np.array([111, 113]), np.array([119, 137])]
 
         u, ys = bs.scan(step, u, np.full(5, 0.77))
         return np.sum(u) + np.sum(ys)
@@ -115,7 +112,7 @@ def test_no_constants_in_the_source(sources: list[str]) -> None:
     for text in sources:
         floats = set(re.findall(r"(?<![\w.])\d+\.\d*(?:e[-+]?\d+)?", text))
         assert floats <= {"0.0", "1.0", "0.5"}, floats
-        for index in ("23", "31", "11", "13", "19", "37"):
+        for index in ("123", "131", "111", "113", "119", "137"):
             assert not re.search(rf"(?<!\w){index}(?!\w)", text), index
 
 

@@ -13,7 +13,7 @@ import pytest
 import simulations
 
 import backsweep as bs
-from backsweep.codegen import step_source
+from backsweep.codegen import touch
 from backsweep.runtime import compiled
 from backsweep.schedule.binomial import extra_advances
 
@@ -60,7 +60,7 @@ def test_store_all_on_disk(problem: simulations.Problem, tmp_path: Path) -> None
 def test_threads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "MIN_WORK_FOR_THREADS", 0)
     large, results = simulations.LARGE[name](), []
-    assert max(np.size(a) for a in large.args) > 2 * step_source.ALONE_BELOW
+    assert max(np.size(a) for a in large.args) > 2 * touch.ALONE_BELOW
     for request in (STORE_ALL, bs.Checkpointing(snapshots=5)):
         for n_threads in (1, 2, 3):
             monkeypatch.setenv("BACKSWEEP_NUM_THREADS", str(n_threads))

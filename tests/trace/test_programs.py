@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from harness import check, check_derivative
 from hypothesis import given, settings
+
 from programs import ALL, EXACT, SMOOTH, arguments, programs, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:u.i. .= v with an element named twice")

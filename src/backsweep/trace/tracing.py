@@ -104,7 +104,11 @@ class Trace:
         type = ArrayType(array.shape, array.dtype)
         if self.parent is not None:
             return self.capture(key, type, self.parent.capture_plain(array))
-        self.plain[id(array)] = PlainCapture(array, content_checksum(array), user_source())
+        known = self.plain.get(id(array))
+        if known is not None:
+            known.source = user_source()
+        else:
+            self.plain[id(array)] = PlainCapture(array, content_checksum(array), user_source())
         return self.capture(key, type, array)
 
     def check_plain_unchanged(self) -> None:
@@ -139,9 +143,14 @@ def require_trace() -> Trace:
 def new_trace(function: Any = None) -> Iterator[Trace]:
     """Make a nested trace the active one.
 
-    `function` is what will be traced: random generators that it captures are watched.
+    `function` is what will be traced: arrays and random generators that it captures are watched.
     """
     trace = Trace(_active.get())
+    for array in _captured_by_name(function):
+        if isinstance(array, np.ndarray) and array.dtype.kind in "biufc":
+            trace.plain[id(array)] = PlainCapture(
+                array, content_checksum(array), _definition(function)
+            )
     token = _active.set(trace)
     before = _random_state(function)
     try:
@@ -169,6 +178,11 @@ def _random_state(function: Any) -> list[Any]:
         v for v in _captured_by_name(function) if isinstance(v, np.random.Generator | RandomState)
     ]
     return [kind, key.tobytes(), *rest, *(pickle.dumps(g) for g in generators)]
+
+
+def _definition(function: Any) -> Source | None:
+    code = getattr(function, "__code__", None)
+    return Source(code.co_filename, code.co_firstlineno) if code is not None else None
 
 
 def _captured_by_name(function: Any) -> Iterator[Any]:
