@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -186,12 +186,22 @@ def _definition(function: Any) -> Source | None:
 
 
 def _captured_by_name(function: Any) -> Iterator[Any]:
-    """Closure cells and globals of a Python function."""
-    for cell in getattr(function, "__closure__", None) or ():
-        with contextlib.suppress(ValueError):  # an empty cell
-            yield cell.cell_contents
-    names = getattr(getattr(function, "__code__", None), "co_names", ())
-    yield from (function.__globals__[n] for n in names if n in function.__globals__)
+    """What a Python function, and the user's functions that it names, hold from outside."""
+    pending, seen = [function], set()
+    while pending:
+        current = pending.pop()
+        code = getattr(current, "__code__", None)
+        if code is None or code in seen or code.co_filename.startswith(_SKIPPED):
+            continue
+        seen.add(code)
+        held: list[Any] = []
+        for cell in current.__closure__ or ():
+            with contextlib.suppress(ValueError):  # an empty cell
+                held.append(cell.cell_contents)
+        names = current.__globals__
+        held += [names[n] for n in code.co_names if n in names]
+        pending += [v for v in held if isinstance(v, FunctionType)]
+        yield from held
 
 
 def literal(value: Any, dtype: Any | None = None, weak: bool = False) -> Literal:
