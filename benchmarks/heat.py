@@ -66,7 +66,6 @@ def measure_step() -> tuple[float, float]:
 
 def measure_forward_step(n_steps: int = 100 * N_FEW) -> float:
     """Seconds of one step of a scan that keeps nothing."""
-    import backsweep as bs
     from benchmarks.programs import make_heat
 
     problem = Heat(n_steps=n_steps)

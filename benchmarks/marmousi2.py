@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -125,8 +126,12 @@ def make_numba_gradient(e: Experiment) -> Gradient:
     return program.value_and_grad
 
 
+class _AllEvaluated(Exception):
+    """SciPy looks at maxfun only after a line search; here all do the same number."""
+
+
 def invert(e: Experiment, gradient: Gradient, maxfun: int) -> tuple[list[float], np.ndarray]:
-    """Misfits of all evaluations relative to the first, and the best model."""
+    """Misfits of exactly maxfun evaluations relative to the first, and the best model."""
     import scipy.optimize
 
     is_rock = e.start > WATER
@@ -137,6 +142,8 @@ def invert(e: Experiment, gradient: Gradient, maxfun: int) -> tuple[list[float],
 
     def evaluate(unknowns: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal best
+        if len(history) == maxfun:
+            raise _AllEvaluated
         velocity = e.start.copy()
         velocity[is_rock] = unknowns * unit
         value, slope = gradient(velocity)
@@ -145,9 +152,12 @@ def invert(e: Experiment, gradient: Gradient, maxfun: int) -> tuple[list[float],
         return value / history[0], np.float64(slope[is_rock]) * unit / history[0]
 
     options = {"maxfun": maxfun, "maxiter": maxfun, "maxcor": 20, "ftol": 0}
-    scipy.optimize.minimize(
-        evaluate, e.start[is_rock] / unit, jac=True, method="L-BFGS-B", options=options
-    )
+    with suppress(_AllEvaluated):
+        scipy.optimize.minimize(
+            evaluate, e.start[is_rock] / unit, jac=True, method="L-BFGS-B", options=options
+        )
+    if len(history) < maxfun:
+        raise RuntimeError(f"L-BFGS-B stopped after {len(history)} evaluations: times differ")
     return [value / history[0] for value in history], best[1]
 
 

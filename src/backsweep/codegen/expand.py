@@ -7,7 +7,7 @@ current box, `Split` says where the box must be cut.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,34 +17,14 @@ from backsweep.codegen.buffers import Buffer
 from backsweep.codegen.graph import Address, Graph, ScalarOps, Value
 from backsweep.ir import ArrayType, Atom, Equation, Literal, Var
 from backsweep.primitives import ops
-
-UNROLLED_SUM = 8
-"""Sums over at most this many elements are written out inside the expression."""
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """stride * i[dim] + constant; dim is -1 for a constant."""
-
-    dim: int
-    stride: int
-    constant: int
-
-    def shifted(self, by: int) -> Index:
-        return Index(self.dim, self.stride, self.constant + by)
-
-    def over(self, box: Box) -> tuple[int, int]:
-        """Smallest and largest value in a box."""
-        if self.dim < 0:
-            return self.constant, self.constant
-        lo, hi = box[self.dim]
-        ends = (self.stride * lo + self.constant, self.stride * (hi - 1) + self.constant)
-        return min(ends), max(ends)
-
-
-Access = tuple[Index, ...]
-Box = tuple[tuple[int, int], ...]
-ZERO_INDEX = Index(-1, 0, 0)
+from backsweep.primitives.access import (
+    UNROLLED_SUM,
+    ZERO_INDEX,
+    Access,
+    Box,
+    Index,
+    only_ones_differ,
+)
 
 
 class Split(Exception):
@@ -61,11 +41,6 @@ class NotFusable(Exception):
     def __init__(self, var: Var) -> None:
         super().__init__(var)
         self.var = var
-
-
-def identity(shape: Sequence[int], origin: Sequence[int]) -> Access:
-    """The access of a root whose index is the loop index minus its origin."""
-    return tuple(Index(d, 1, -o) for d, o in zip(range(len(shape)), origin, strict=True))
 
 
 def inside(index: Index, start: int, size: int, box: Box) -> bool:
@@ -276,10 +251,6 @@ def _transpose(e: Expander, eqn: Equation, access: Access) -> Value:
     for k, axis in enumerate(eqn.params["axes"]):
         moved[axis] = access[k]
     return e.value(eqn.inputs[0], tuple(moved))
-
-
-def only_ones_differ(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
-    return [n for n in a if n != 1] == [n for n in b if n != 1]
 
 
 def _reshape(e: Expander, eqn: Equation, access: Access) -> Value:

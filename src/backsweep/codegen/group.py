@@ -9,19 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal as Choice
 
-from backsweep.codegen.expand import Access
-from backsweep.codegen.plan import (
-    OPAQUE,
-    PATCHES,
-    Analysis,
-    has_wide_step,
-    is_memory_reshape,
-    is_short_sum,
-    root_domain,
-)
+from backsweep.codegen.plan import Analysis, has_wide_step, root_domain
 from backsweep.ir import Equation, Var
 from backsweep.primitives import index as ix
 from backsweep.primitives import shape as sh
+from backsweep.primitives.access import OPAQUE, PATCHES, Access, is_memory_reshape, is_short_sum
 
 RootKind = Choice["store", "sum", "sum_all", "strided"]
 MAX_ROOTS = 24

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from backsweep.codegen.buffers import Buffer
-from backsweep.codegen.expand import Access, Box, Expander, Index, Split, identity
+from backsweep.codegen.expand import Expander, Split
 from backsweep.codegen.graph import Address, Graph, Value
 from backsweep.codegen.group import KernelPhase, Root
 from backsweep.codegen.plan import Analysis
 from backsweep.ir import Var
+from backsweep.primitives.access import Access, Box, Index, identity
 from backsweep.primitives.shape import BLOCK
 
 

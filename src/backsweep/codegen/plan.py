@@ -11,11 +11,19 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from backsweep.codegen.expand import UNROLLED_SUM, Access, Index, identity, only_ones_differ
 from backsweep.ir import ArrayType, Atom, Equation, Literal, Program, Var
 from backsweep.primitives import gather as ga
 from backsweep.primitives import index as ix
 from backsweep.primitives import shape as sh
+from backsweep.primitives.access import (
+    OPAQUE,
+    PATCHES,
+    Access,
+    identity,
+    input_accesses,
+    is_memory_reshape,
+    is_short_sum,
+)
 from backsweep.primitives.ops import BASIC
 
 STORED_IF_DEARER_THAN = 12
@@ -23,22 +31,6 @@ STORED_IF_DEARER_THAN = 12
 
 STORED_IF_SMALL_AND_DEARER_THAN = 4
 """The same for values that are much smaller than the loop that reads them."""
-
-OPAQUE = {"reduce_max", "reduce_min", "argmax", "argmin", "cumsum"}
-PATCHES = {"scatter", "scatter_add"}
-
-
-def is_short_sum(eqn: Equation) -> bool:
-    x = eqn.inputs[0]
-    n = x.type.shape[-1] if x.type.ndim else 0  # type: ignore[union-attr]
-    return eqn.params["axes"] == (x.type.ndim - 1,) and 0 < n <= UNROLLED_SUM  # type: ignore
-
-
-def is_memory_reshape(eqn: Equation) -> bool:
-    """A reshape that is another view of the same memory, so that its operand is stored."""
-    return eqn.primitive is sh.reshape and not only_ones_differ(
-        eqn.inputs[0].type.shape, eqn.outputs[0].type.shape
-    )
 
 
 def has_wide_step(eqn: Equation) -> bool:
@@ -118,61 +110,6 @@ def root_domain(eqn: Equation | None, var: Var) -> tuple[int, ...]:
         return eqn.inputs[0].type.shape
     shape: tuple[int, ...] = var.type.shape
     return shape if shape else (1,)
-
-
-def input_accesses(eqn: Equation, access: Access) -> list[tuple[Atom, Access]]:
-    """Which index of each input an index of the output reads, cuts ignored."""
-    name, p, ins = eqn.primitive.name, eqn.params, eqn.inputs
-    if name == "slice":
-        moved = tuple(
-            Index(i.dim, i.stride * step, i.constant * step + start)
-            for i, start, step in zip(access, p["starts"], p["steps"], strict=True)
-        )
-        return [(ins[0], moved)]
-    if name in ("pad", "update"):
-        moved = tuple(
-            Index(i.dim, i.stride // step or 1, (i.constant - start) // step)
-            for i, start, step in zip(access, p["starts"], p["steps"], strict=True)
-        )
-        return [(ins[0], moved)] if name == "pad" else [(ins[0], access), (ins[1], moved)]
-    if name == "concatenate":
-        out, start, axis = [], 0, p["axis"]
-        for x in ins:
-            out.append((x, (*access[:axis], access[axis].shifted(-start), *access[axis + 1 :])))
-            start += x.type.shape[axis]
-        return out
-    return _other_accesses(eqn, access)
-
-
-def _other_accesses(eqn: Equation, access: Access) -> list[tuple[Atom, Access]]:
-    name, p, ins = eqn.primitive.name, eqn.params, eqn.inputs
-    zero = Index(-1, 0, 0)
-    if name == "broadcast":
-        if isinstance(ins[0], Literal):
-            return []
-        pairs = zip(ins[0].type.shape, p["dims"], strict=True)
-        return [(ins[0], tuple(access[d] if n == p["shape"][d] else zero for n, d in pairs))]
-    if name == "transpose":
-        moved = [zero] * len(access)
-        for k, axis in enumerate(p["axes"]):
-            moved[axis] = access[k]
-        return [(ins[0], tuple(moved))]
-    if name == "reshape":
-        shape = eqn.outputs[0].type.shape
-        if is_memory_reshape(eqn):
-            return [(ins[0], (zero,) * len(ins[0].type.shape))]
-        used = iter(i for i, n in zip(access, shape, strict=True) if n != 1)
-        return [(ins[0], tuple(next(used) if n != 1 else zero for n in ins[0].type.shape))]
-    if name == "gather":
-        n = ins[1].type.ndim  # type: ignore[union-attr]
-        anywhere = tuple(Index(-1, 0, -1) for _ in ins[0].type.shape)
-        return [(ins[0], anywhere), *((i, access[:n]) for i in ins[1:])]
-    if name == "sum" and is_short_sum(eqn):
-        n = ins[0].type.shape[-1]
-        return [(ins[0], (*access, Index(-1, 0, k))) for k in range(n)]
-    if name in OPAQUE | PATCHES:
-        return [(x, (zero,) * len(x.type.shape)) for x in ins]
-    return [(x, access[: len(x.type.shape)]) for x in ins]
 
 
 def analyse(program: Program) -> Analysis:

@@ -10,10 +10,11 @@ import numpy as np
 from backsweep.codegen.buffers import Buffer, make_buffer, reshaped
 from backsweep.codegen.group import KernelPhase, Phase, Root, SerialPhase, group
 from backsweep.codegen.kernel import Kernel, NeedsStorage, make_kernel
-from backsweep.codegen.plan import OPAQUE, PATCHES, Analysis, analyse, is_memory_reshape
+from backsweep.codegen.plan import Analysis, analyse
 from backsweep.errors import BacksweepError
 from backsweep.ir import ArrayType, Atom, Equation, Literal, Program, Var
 from backsweep.primitives import index as ix
+from backsweep.primitives.access import OPAQUE, PATCHES, is_memory_reshape
 from backsweep.primitives.gather import is_patch
 from backsweep.primitives.shape import BLOCK
 

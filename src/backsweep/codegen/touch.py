@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from backsweep.codegen.expand import Box
 from backsweep.codegen.graph import Address
 from backsweep.codegen.step import LoweredKernel
+from backsweep.primitives.access import Box
 from backsweep.primitives.shape import BLOCK
 
 ALONE_BELOW = 2048
