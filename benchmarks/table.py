@@ -76,5 +76,6 @@ def update_page(path: Path, records: Mapping[str, dict[str, Any] | None]) -> Non
             f"{path} has no lines {BEGIN!r} and {END!r} for the table to stand between"
         )
     table = "\n".join(format_table(records))
+    path.parent.mkdir(exist_ok=True)
     path.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}")
     print(f"wrote {path}")

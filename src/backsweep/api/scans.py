@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from backsweep.api.names import argument_names
 from backsweep.api.tracer import (
     Traced,
     apply_program,
@@ -129,7 +130,11 @@ def _trace_step(
     step: Any, carry_types: Any, x_types: Any, carry_tree: Tree, x_tree: Tree
 ) -> Traced:
     with new_trace(step) as trace:
-        variables = [trace.builder.input(t) for t in (*carry_types, *x_types)]
+        names = argument_names(step, 0, len(carry_types)) + argument_names(step, 1, len(x_types))
+        variables = [
+            trace.builder.input(t, name)
+            for t, name in zip((*carry_types, *x_types), names, strict=True)
+        ]
         n = len(carry_types)
         carry = carry_tree.build([_named(v) for v in variables[:n]])
         x = x_tree.build([_named(v) for v in variables[n:]])

@@ -255,6 +255,15 @@ class KernelWriter:
         return name
 
 
+def _sum_text(terms: list[str], constant: int) -> str:
+    """A sum of index terms; unsigned arithmetic wraps, so a constant may be subtracted."""
+    if not terms:
+        return unsigned(constant)
+    sign = "+" if constant > 0 else "-"
+    tail = f" {sign} U({abs(constant)})" if constant else ""
+    return " + ".join(terms) + tail
+
+
 class _Placer:
     """Writes the nodes of one box, each at the outermost loop on which it depends."""
 
@@ -303,9 +312,7 @@ class _Placer:
                 continue
             name = f"r{self.prefix}{len(self.rows)}"
             terms = [f"i{d} * {unsigned(c)}" for d, c in enumerate(key[0]) if c]
-            if a.constant:
-                terms.append(unsigned(a.constant))
-            self.writer.lines.add(f"{name} = {' + '.join(terms)}")
+            self.writer.lines.add(f"{name} = {_sum_text(terms, a.constant)}")
             self.rows[key] = name
 
     def index_text(self, a: Address) -> str:
@@ -319,9 +326,7 @@ class _Placer:
         c = a.coefficients[last]
         if c:
             terms.append(f"i{last}" if c == 1 else f"i{last} * {unsigned(c)}")
-        if key not in self.rows and (a.constant or not terms):
-            terms.append(unsigned(a.constant))
-        return " + ".join(terms)
+        return _sum_text(terms, 0 if key in self.rows else a.constant)
 
     def name(self, n: int) -> str:
         return f"t{self.prefix}{n}"

@@ -10,6 +10,7 @@ import numpy as np
 from backsweep.codegen.buffers import Buffer, make_buffer, reshaped
 from backsweep.codegen.group import KernelPhase, Phase, Root, SerialPhase, group
 from backsweep.codegen.kernel import Kernel, NeedsStorage, make_kernel
+from backsweep.codegen.names import safe_name
 from backsweep.codegen.plan import Analysis, analyse
 from backsweep.errors import BacksweepError
 from backsweep.ir import ArrayType, Atom, Equation, Literal, Program, Var
@@ -277,7 +278,7 @@ class _BufferTable:
         type = var.type
         assert isinstance(type, ArrayType)
         dtype = _wide(type.dtype) if wide else type.dtype
-        name = self._unique(var.name if var.name.isidentifier() else prefix)
+        name = self._unique(safe_name(var.name, prefix))
         buffer = make_buffer(len(self.all), name, type.shape, dtype, margins)
         self.all.append(buffer)
         self.buffers[var] = buffer

@@ -367,5 +367,6 @@ def _lift_traced(trace: Trace, value: TracedArray) -> Atom:
         if isinstance(atom, Literal):
             return atom
         assert isinstance(atom, Var) and isinstance(atom.type, ArrayType)
-        atom = inner.capture(("outer", atom), atom.type, atom, atom.name)
+        name = inner.names.get(id(value), atom.name)
+        atom = inner.capture(("outer", atom), atom.type, atom, name)
     return atom

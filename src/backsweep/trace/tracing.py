@@ -76,6 +76,8 @@ class Trace:
     captured: dict[Any, tuple[Var, Any]] = field(default_factory=dict)
     plain: dict[int, PlainCapture] = field(default_factory=dict)
     index_pool: dict[Any, np.ndarray] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+    """The user's names of captured values, by their id."""
 
     def pooled(self, indices: np.ndarray) -> np.ndarray:
         """One array object for equal index arrays, so that they are captured once."""
@@ -96,20 +98,21 @@ class Trace:
             self.captured[key] = (self.builder.input(type, name), outer)
         return self.captured[key][0]
 
-    def capture_plain(self, array: np.ndarray) -> Var:
+    def capture_plain(self, array: np.ndarray, name: str = "") -> Var:
         """Capture a plain array, through all enclosing traces."""
+        name = self.names.get(id(array), name)
         key = ("plain", id(array))
         if key in self.captured:
             return self.captured[key][0]
         type = ArrayType(array.shape, array.dtype)
         if self.parent is not None:
-            return self.capture(key, type, self.parent.capture_plain(array))
+            return self.capture(key, type, self.parent.capture_plain(array, name), name)
         known = self.plain.get(id(array))
         if known is not None:
             known.source = user_source()
         else:
             self.plain[id(array)] = PlainCapture(array, content_checksum(array), user_source())
-        return self.capture(key, type, array)
+        return self.capture(key, type, array, name)
 
     def check_plain_unchanged(self) -> None:
         """Raise if a captured plain array was written to while tracing."""
@@ -146,7 +149,8 @@ def new_trace(function: Any = None) -> Iterator[Trace]:
     `function` is what will be traced: arrays and random generators that it captures are watched.
     """
     trace = Trace(_active.get())
-    for array in _captured_by_name(function):
+    for name, array in _captured_by_name(function):
+        trace.names.setdefault(id(array), name)
         if isinstance(array, np.ndarray) and array.dtype.kind in "biufc":
             trace.plain[id(array)] = PlainCapture(
                 array, content_checksum(array), _definition(function)
@@ -175,7 +179,9 @@ def _random_state(function: Any) -> list[Any]:
     state: Any = np.random.get_state(legacy=True)
     kind, key, *rest = state
     generators = [
-        v for v in _captured_by_name(function) if isinstance(v, np.random.Generator | RandomState)
+        v
+        for _, v in _captured_by_name(function)
+        if isinstance(v, np.random.Generator | RandomState)
     ]
     return [kind, key.tobytes(), *rest, *(pickle.dumps(g) for g in generators)]
 
@@ -185,7 +191,7 @@ def _definition(function: Any) -> Source | None:
     return Source(code.co_filename, code.co_firstlineno) if code is not None else None
 
 
-def _captured_by_name(function: Any) -> Iterator[Any]:
+def _captured_by_name(function: Any) -> Iterator[tuple[str, Any]]:
     """What a Python function, and the user's functions that it names, hold from outside."""
     pending, seen = [function], set()
     while pending:
@@ -194,13 +200,13 @@ def _captured_by_name(function: Any) -> Iterator[Any]:
         if code is None or code in seen or code.co_filename.startswith(_SKIPPED):
             continue
         seen.add(code)
-        held: list[Any] = []
-        for cell in current.__closure__ or ():
+        held: list[tuple[str, Any]] = []
+        for name, cell in zip(code.co_freevars, current.__closure__ or (), strict=False):
             with contextlib.suppress(ValueError):  # an empty cell
-                held.append(cell.cell_contents)
+                held.append((name, cell.cell_contents))
         names = current.__globals__
-        held += [names[n] for n in code.co_names if n in names]
-        pending += [v for v in held if isinstance(v, FunctionType)]
+        held += [(n, names[n]) for n in code.co_names if n in names]
+        pending += [v for _, v in held if isinstance(v, FunctionType)]
         yield from held
 
 
