@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import scipy.io
@@ -32,29 +33,59 @@ def parse_arguments():
     return parser.parse_args()
 
 
+def load_experiment(folder):
+    """Models as (z, x), sources, receivers, wavelets; the files count points from 1."""
+
+    def load(name):
+        path = folder / f"marmousi2_{name}.mat"
+        return scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)
+
+    data = load("true")
+    return SimpleNamespace(
+        true=data["vp"].T.astype(np.float32),  # m/s
+        start=load("smooth")["vp"].T.astype(np.float32),
+        dt=float(data["dt"]),  # s
+        spacing=float(data["dx"]),  # m
+        sources=[(s.iy - 1, s.ix - 1) for s in data["source"]],
+        receivers=[(r.iy - 1, r.ix - 1) for r in data["receiver"]],
+        wavelets=[(s.vec / np.abs(s.vec).max()).astype(np.float32) for s in data["source"]],
+    )
+
+
+def write_results(folder, experiment, history, errors, seconds, total, best):
+    """Figures as JSON, and the picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {
+        "evaluations": len(history),
+        "misfit": min(history) / history[0],
+        "model_error_start": errors[0],
+        "model_error": errors[int(np.argmin(history))],
+        "seconds": total,
+        "seconds_per_gradient": float(np.median(seconds)),
+        "misfit_history": [value / history[0] for value in history],
+    }
+    (folder / "marmousi2.json").write_text(json.dumps(figures, indent=1) + "\n")
+    e = experiment
+    draw_inversion(folder / "marmousi2.png", e.true, e.start, best, history, e.spacing)
+    print(
+        f"misfit {figures['misfit']:.4f} of the start, model error {errors[0]:.4f} -> "
+        f"{figures['model_error']:.4f}, {len(history)} evaluations in {total:.0f} s"
+    )
+
+
 def main():
     arguments = parse_arguments()
 
-    # 1. The experiment. The files count points from 1 and hold models as (x, z).
-    def load(name):
-        path = arguments.folder / f"marmousi2_{name}.mat"
-        return scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)
-
-    experiment = load("true")
-    true = experiment["vp"].T.astype(np.float32)  # m/s
-    start = load("smooth")["vp"].T.astype(np.float32)
-    dt, spacing = float(experiment["dt"]), float(experiment["dx"])  # s, m
-    sources = [(s.iy - 1, s.ix - 1) for s in experiment["source"]]
-    receivers = [(r.iy - 1, r.ix - 1) for r in experiment["receiver"]]
-    wavelets = [(s.vec / np.abs(s.vec).max()).astype(np.float32) for s in experiment["source"]]
+    # 1. The experiment.
+    e = load_experiment(arguments.folder)
+    true, start, shots = e.true, e.start, range(len(e.sources))
     checkpointing = bs.Checkpointing(memory=arguments.memory)
 
     # 2. The forward problem. The observed pressure is that of the true model.
     def simulate(velocity, shot):
-        source, r, wavelet = sources[shot], receivers[shot], wavelets[shot]
-        return record(velocity, source, r, wavelet, dt, spacing, checkpointing)
+        source, r, wavelet = e.sources[shot], e.receivers[shot], e.wavelets[shot]
+        return record(velocity, source, r, wavelet, e.dt, e.spacing, checkpointing)
 
-    shots = range(len(sources))
     observed = [simulate(true, shot) for shot in shots]
 
     # 3. The misfit: least squares, unweighted, all shots, full band. Its gradient needs no code.
@@ -104,22 +135,7 @@ def main():
     total = time.perf_counter() - begin
 
     # 6. Results.
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    figures = {
-        "evaluations": len(history),
-        "misfit": min(history) / history[0],
-        "model_error_start": errors[0],
-        "model_error": errors[int(np.argmin(history))],
-        "seconds": total,
-        "seconds_per_gradient": float(np.median(seconds)),
-        "misfit_history": [value / history[0] for value in history],
-    }
-    (arguments.output / "marmousi2.json").write_text(json.dumps(figures, indent=1) + "\n")
-    draw_inversion(arguments.output / "marmousi2.png", true, start, best[1], history, spacing)
-    print(
-        f"misfit {figures['misfit']:.4f} of the start, model error {errors[0]:.4f} -> "
-        f"{figures['model_error']:.4f}, {len(history)} evaluations in {total:.0f} s"
-    )
+    write_results(arguments.output, e, history, errors, seconds, total, best[1])
 
 
 if __name__ == "__main__":
