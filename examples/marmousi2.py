@@ -118,11 +118,8 @@ def main():
         history.append(float(value))
         errors.append(float(np.linalg.norm(velocity - true) / np.linalg.norm(true)))
         seconds.append(report.seconds)
-        print(
-            f"evaluation {len(history):2d}: misfit {value / history[0]:.4f}, model error "
-            f"{errors[-1]:.4f}, {report.seconds:.2f} s",
-            flush=True,
-        )
+        progress = f"misfit {value / history[0]:.4f}, model error {errors[-1]:.4f}"
+        print(f"evaluation {len(history):2d}: {progress}, {report.seconds:.2f} s", flush=True)
         scaled = np.float64(gradient[is_rock]) * unit
         return value / history[0], scaled / history[0]
 
