@@ -25,16 +25,13 @@ def format_line(row: Row, script: str) -> str:
     """One line of the table."""
     unit = f" {row.unit}" if row.unit else ""
     medians = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in row.seconds.items())
+    goal = "" if row.goal is None else f"<= {row.goal:g}{unit}"
     cells = (
         row.work,
         row.measure,
         "; ".join(text for text in (medians, row.remark) if text),
         f"{row.value:.3g}{unit}",
-        ""
-        if row.goal is None
-        else f"<= {row.goal:.2f}{unit}"
-        if not unit
-        else f"<= {row.goal:g}{unit}",
+        goal,
         row.verdict if row.is_reached else f"**{row.verdict}**",
         script,
     )

@@ -161,7 +161,7 @@ def _index_atoms(raw: list[tuple[Any, int]]) -> tuple[tuple[Any, ...], bool]:
         arrays = [np.array(a, order="C") for a in np.broadcast_arrays(*arrays)]
         flat = np.ravel_multi_index(tuple(arrays), tuple(e for _, e in raw)).reshape(-1)
         unique = np.unique(flat).size == flat.size
-        return tuple(capture_indices(a) for a in arrays), unique
+        return tuple(capture_indices(a, k) for k, a in enumerate(arrays)), unique
     handles = []
     for item, extent in raw:
         value = item if isinstance(item, TracedArray) else wrap(lift(np.asarray(item)))
@@ -180,8 +180,8 @@ def _index_atoms(raw: list[tuple[Any, int]]) -> tuple[tuple[Any, ...], bool]:
     return tuple(atoms), shape == ()
 
 
-def capture_indices(array: np.ndarray) -> Any:
+def capture_indices(array: np.ndarray, axis: int) -> Any:
     """Index arrays are data: they enter the program as inputs, never as constants."""
     trace = require_trace()
-    flat = trace.capture_plain(trace.pooled(np.atleast_1d(array)))
+    flat = trace.capture_plain(trace.pooled(np.atleast_1d(array), axis))
     return flat if array.ndim else trace.emit(sh.reshape, flat, shape=())

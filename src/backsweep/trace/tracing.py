@@ -79,12 +79,16 @@ class Trace:
     names: dict[int, str] = field(default_factory=dict)
     """The user's names of captured values, by their id."""
 
-    def pooled(self, indices: np.ndarray) -> np.ndarray:
-        """One array object for equal index arrays, so that they are captured once."""
+    def pooled(self, indices: np.ndarray, axis: int) -> np.ndarray:
+        """One array object for equal index arrays of one axis on one line of the user.
+
+        `u[i] += v` reads and writes at the same points; elsewhere equal values are a
+        coincidence that must not change the program.
+        """
         root = self
         while root.parent is not None:
             root = root.parent
-        key = (indices.shape, indices.dtype.str, indices.tobytes())
+        key = (str(user_source()), axis, indices.shape, indices.dtype.str, indices.tobytes())
         return root.index_pool.setdefault(key, indices)
 
     def emit(self, primitive: Any, *inputs: Atom, **params: Any) -> Any:

@@ -96,7 +96,7 @@ def data(array: np.ndarray) -> TracedArray:
     if array.ndim == 0:
         return wrap(lift(array))
     trace = require_trace()
-    return wrap(trace.capture_plain(trace.pooled(array)))
+    return wrap(trace.capture_plain(trace.pooled(array, 0)))
 
 
 @handles(np.array)
