@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from backsweep.errors import ShapeError
-from backsweep.ir import ArrayType, Atom, Builder, Primitive
+from backsweep.ir import ArrayType, Atom, Builder, Literal, Primitive
 from backsweep.ir.builder import same_shape, scalar
 from backsweep.primitives import ops
 from backsweep.primitives.registry import declare
@@ -114,7 +114,11 @@ def _t_mul(b: Builder, eqn: Any, cts: Any, linear: Any) -> list[Any]:
 
 
 def _t_div(b: Builder, eqn: Any, cts: Any, linear: Any) -> list[Any]:
-    return [b(div, cts[0], conj_if_complex(b, eqn.inputs[1])), None]
+    """By the reciprocal, which all cotangents that are divided by one value share."""
+    y = eqn.inputs[1]
+    if isinstance(y, Literal) or y.type.dtype.kind == "c":
+        return [b(div, cts[0], conj_if_complex(b, y)), None]
+    return [b(mul, cts[0], b(div, scalar(1, y), y)), None]
 
 
 def _t_select(b: Builder, eqn: Any, cts: Any, linear: Any) -> list[Any]:
