@@ -31,7 +31,10 @@ def compiled_fill() -> Any:
 
     from backsweep.schedule.binomial import fill
 
-    return numba.njit(fill, cache=True)
+    try:
+        return numba.njit(fill, cache=True)
+    except RuntimeError:  # neither the package's nor the user's folder can be written
+        return numba.njit(fill)
 
 
 @dataclass
