@@ -7,6 +7,7 @@ interpreter; a user's own step brings its own `advance` and `reverse`.
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,8 +18,10 @@ from backsweep.ir import Program
 from backsweep.passes import vjp_program
 from backsweep.primitives.control import ScanShape, scan_shape, stacked
 from backsweep.runtime.report import ScanReport
+from backsweep.runtime.snapshots import close_store, open_store
 from backsweep.schedule import AbstractSchedule
 from backsweep.schedule.actions import Advance, Discard, Load, Reverse, Store
+from backsweep.storage import AbstractStore
 
 State = list[np.ndarray]
 
@@ -77,14 +80,18 @@ class PythonTrajectory:
     initial: State
     xs: Sequence[Any]
     report: ScanReport
+    store: AbstractStore
     actions: Any = None
-    snapshots: Any = field(default_factory=dict)
     state: State = field(default_factory=list)
     previous: State = field(default_factory=list)
     at: int = 0
 
-    def load(self, step: int) -> State:
-        return [np.array(a) for a in self.snapshots[step]]
+    def __post_init__(self) -> None:
+        self._stop = weakref.finalize(self, close_store, self.store)
+
+    def close(self) -> None:
+        """Remove the snapshots."""
+        self._stop()
 
     def forward_phase(self, ys: list[list[Any]] | None) -> None:
         """Run the schedule up to the state after the last step."""
@@ -106,11 +113,12 @@ class PythonTrajectory:
                 self.at = stop
                 self.report.n_advances += stop - start
             case Store(step, _):
-                self.snapshots[step] = [np.array(a) for a in self.state]
+                self.store.put(step, self.state)
             case Load(step, _):
-                self.state, self.at = self.load(step), step
+                self.state, self.at = [np.empty_like(a) for a in self.initial], step
+                self.store.get(step, self.state)
             case Discard(step, _):
-                self.snapshots.pop(step, None)
+                self.store.delete(step)
 
 
 def run_scan(params: Any, args: Sequence[Any]) -> list[Any]:
@@ -141,13 +149,19 @@ def run_scan_forward(
     step, shape = params["step"], scan_shape(params)
     consts, carry, xs = shape.split_inputs(list(args))
     runner = TracedStep(step, shape, consts)
-    track = PythonTrajectory(runner, schedule, [np.array(c) for c in carry], xs, report)
+    types = shape.split_inputs(step.in_types)[1]
+    initial = [np.array(c, t.dtype) for c, t in zip(carry, types, strict=True)]
+    store = open_store(request, step, types, schedule.n_snapshots)
+    track = PythonTrajectory(runner, schedule, initial, xs, report, store)
     ys: list[list[Any]] = [[] for _ in range(len(step.outputs) - shape.n_carry)]
     begin = time.perf_counter()
     track.forward_phase(ys)
     report.forward_seconds = time.perf_counter() - begin
     state_bytes = sum(np.asarray(c).nbytes for c in carry)
-    report.snapshot_bytes_memory = schedule.n_snapshots * state_bytes
+    if request.uses_disk:
+        report.snapshot_bytes_disk = schedule.n_snapshots * state_bytes
+    else:
+        report.snapshot_bytes_memory = schedule.n_snapshots * state_bytes
     return [*track.state, *_stacked(ys, step, shape), track]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from backsweep import config
 from backsweep.codegen.step import NotLowerable
 from backsweep.codegen.sweep_source import find_chains
-from backsweep.ir import ArrayType, Program, program_hash
+from backsweep.ir import ArrayType, Program
 from backsweep.passes.residuals import ResidualPlan
 from backsweep.primitives.control import ScanShape, scan_shape, stacked
 from backsweep.runtime import interpreted
@@ -28,6 +28,7 @@ from backsweep.runtime.compiled import (
 )
 from backsweep.runtime.cotangents import Cotangents
 from backsweep.runtime.report import ScanReport
+from backsweep.runtime.snapshots import close_store, open_store
 from backsweep.runtime.sweeper import (
     ROWS_PER_TABLE,
     StateMemory,
@@ -38,7 +39,7 @@ from backsweep.runtime.sweeper import (
 from backsweep.schedule import AbstractSchedule, StoreAll
 from backsweep.schedule.actions import ADVANCE, LOAD, REVERSE
 from backsweep.schedule.binomial import PHASE
-from backsweep.storage import AbstractStore, Layout
+from backsweep.storage import AbstractStore
 
 
 def carry_types(step: Program, shape: ScanShape) -> tuple[ArrayType, ...]:
@@ -52,21 +53,6 @@ def contiguous_bytes(step: Program, shape: ScanShape) -> int:
         (shape.length + len(c.components)) * round_up(types[c.components[0]].nbytes)
         for c in find_chains(step, shape.n_consts, shape.n_carry)
     )
-
-
-def open_store(request: Checkpointing, step: Program, types: Sequence[ArrayType]) -> AbstractStore:
-    """The HDF5 store of a scan."""
-    from backsweep.storage.hdf5 import HDF5Store
-
-    assert request.directory is not None
-    names = tuple(f"carry{k}" for k in range(len(types)))
-    layout = Layout(
-        names,
-        tuple(t.shape for t in types),
-        tuple(t.dtype for t in types),
-        program=program_hash(step),
-    )
-    return HDF5Store(request.directory, layout, prefix=f"snapshot-{id(layout):x}")
 
 
 @dataclass
@@ -97,16 +83,11 @@ class Trajectory:
 
     def __post_init__(self) -> None:
         if self.store is not None:
-            self.stop = weakref.finalize(self, _close, self.store)
+            self.stop = weakref.finalize(self, close_store, self.store)
 
     def close(self) -> None:
         if self.stop is not None:
             self.stop()
-
-
-def _close(store: AbstractStore) -> None:
-    with contextlib.suppress(OSError):
-        store.close()
 
 
 def _outputs(memory: StateMemory, ys: list[np.ndarray]) -> list[np.ndarray]:
@@ -200,7 +181,9 @@ def run_scan_forward(params: Any, args: Sequence[Any], report: ScanReport) -> li
     memory.place(init)
     sweeper = Sweeper(compiled, memory, _inputs(step, shape, consts, xs))
     ys = _allocate_ys(sweeper, step, shape)
-    store = open_store(request, step, memory.types) if request.uses_disk else None
+    store = (
+        open_store(request, step, memory.types, schedule.n_snapshots) if request.uses_disk else None
+    )
     stack, head = schedule.start()
     track = Trajectory(step, shape, schedule, memory, store, stack, head, report, plan)
     if plan is not None:
