@@ -62,6 +62,16 @@ REFUSED = {
 }
 
 
+_LOGIC = ("bitwise_and", "bitwise_or", "bitwise_xor", "invert")
+_REAL_ONLY = (
+    *("less", "less_equal", "greater", "greater_equal", "maximum", "minimum", "remainder", "fabs"),
+    *("expm1", "arcsin", "arccos", "arctan", "arctan2", "arcsinh", "arctanh", "hypot", "logaddexp"),
+    *("deg2rad", "radians", "rad2deg", "degrees"),
+)
+NOT_DIFFERENTIATED = {(n, d) for n in _LOGIC for d in ("float64", "complex128")}
+NOT_DIFFERENTIATED |= {(n, "complex128") for n in _REAL_ONLY}
+
+
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in KINKS])
 def test_derivative(name: str, dtype: str) -> None:
@@ -69,7 +79,9 @@ def test_derivative(name: str, dtype: str) -> None:
     try:
         results = run_traced(function, arguments)
     except (BacksweepError, TypeError):
-        pytest.skip("refused")
+        assert (name, dtype) in NOT_DIFFERENTIATED, (name, dtype)
+        return
+    assert (name, dtype) not in NOT_DIFFERENTIATED
     if results[0].dtype.kind in "fc":
         check_derivative(function, *arguments, step=1e-6, tolerance=1e-6)
 

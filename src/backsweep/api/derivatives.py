@@ -44,10 +44,6 @@ class _Call:
     trees: list[Tree]
     """Of the differentiated arguments."""
 
-    @property
-    def n_active(self) -> int:
-        return sum(self.active)
-
 
 def _trace_call(function: Callable[..., Any], args: Sequence[Any], argnums: Argnums) -> _Call:
     wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)

@@ -107,8 +107,3 @@ def _cast(trace: Trace, atom: Atom, type: Any) -> Atom:
     if isinstance(type, ArrayType) and isinstance(atom.type, ArrayType):
         return convert(trace.builder, atom, type.dtype)
     return atom
-
-
-def concrete(leaf: Any, type: ArrayType) -> Any:
-    """An argument as the array that its type describes."""
-    return leaf if isinstance(leaf, TracedArray) else np.asarray(leaf, type.dtype)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal as Choice
 
 import numpy as np
-
-Role = Choice["input", "output", "work"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,7 +202,7 @@ class KernelWriter:
                 n += 1
         lines.indent(f"for i{dim} in range(U(j_lo), U(j_hi)):")
         p.emit_level(dim + 1)
-        p.emit_statements(stores_only=True)
+        p.emit_statements()
         n = 0
         for s in sums:
             for node in s.nodes:
@@ -363,7 +363,8 @@ class _Placer:
             return f"{_CASTS[node.dtype.str[1:]]}({self.text(node.args[0])})"
         return BASIC[node.op].template.format(*(self.text(a) for a in node.args))
 
-    def emit_statements(self, stores_only: bool = False) -> None:
+    def emit_statements(self) -> None:
+        """Stores; block sums are written by their loop."""
         for s in self.box.statements:
             if s.root.kind in ("sum", "sum_all"):
                 continue

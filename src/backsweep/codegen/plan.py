@@ -74,7 +74,7 @@ class Analysis:
         shape = root_domain(self.definitions.get(root), root)
         access = identity(shape, (0,) * len(shape))
         eqn = self.definitions[root]
-        self._inputs(eqn, access[: type.ndim] if not _is_sum(eqn) else access, result, root)
+        self._inputs(eqn, access[: type.ndim] if not _is_sum(eqn) else access, result)
         return result
 
     def usage_of(self, atom: Atom, domain: tuple[int, ...]) -> Usage:
@@ -84,7 +84,7 @@ class Analysis:
         self._read(atom, access[: len(atom.type.shape)], result)
         return result
 
-    def _inputs(self, eqn: Equation, access: Access, result: Usage, root: Var | None) -> None:
+    def _inputs(self, eqn: Equation, access: Access, result: Usage) -> None:
         for atom, inner in input_accesses(eqn, access):
             self._read(atom, inner, result)
 
@@ -97,7 +97,7 @@ class Analysis:
         seen = result.inlined[atom]
         if access not in seen:
             seen.add(access)
-            self._inputs(self.definitions[atom], access, result, None)
+            self._inputs(self.definitions[atom], access, result)
 
 
 def _is_sum(eqn: Equation) -> bool:

@@ -22,18 +22,11 @@ from backsweep.primitives.shape import BLOCK
 
 @dataclass
 class StepSource:
-    """Text of a step function and of what it calls.
-
-    Attributes
-    ----------
-    threads_are_independent : bool
-        No thread reads what another one wrote, in this step or in the next.
-    """
+    """Text of a step function and of what it calls."""
 
     name: str
     text: str
     step: LoweredStep
-    threads_are_independent: bool
 
 
 def write_step(step: LoweredStep, name: str, parameters: Parameters) -> StepSource:
@@ -52,11 +45,11 @@ def write_step(step: LoweredStep, name: str, parameters: Parameters) -> StepSour
             functions.append(text)
             out = step.buffers[phase.equation.outputs[0]].number
             calls.serial(function, numbers, out)
-    independent = calls.finish()
+    calls.finish()
     arguments = ", ".join(f"a{b.number}" for b in step.all_buffers)
     head = f"@njit(nogil=True)\ndef {name}(tid, nt, sync, scratch, P64, P32, {arguments}):\n"
     body = "\n".join(calls.lines.text) or "    pass"
-    return StepSource(name, "\n".join([*functions, head + body + "\n"]), step, independent)
+    return StepSource(name, "\n".join([*functions, head + body + "\n"]), step)
 
 
 @dataclass
@@ -194,7 +187,7 @@ class _Calls:
         self.lines.add(f"{function}(P64, P32{arguments})")
         self.lines.dedent()
 
-    def finish(self) -> bool:
+    def finish(self) -> None:
         """A barrier at the end of the step, unless every thread keeps to its own rows."""
         self._flush()
         outer = {b.number for b in (*self.step.inputs, *self.step.outputs)}
@@ -207,7 +200,6 @@ class _Calls:
                         independent &= all(c > 0 and offset == 0 for c, offset in rows)
         if not independent:
             self._barrier()
-        return independent
 
 
 def _domains(a: _KernelCall, b: _KernelCall) -> tuple[tuple[int, ...], ...]:

@@ -73,7 +73,6 @@ class SweepSource:
 
     text: str
     table: AddressTable
-    n_state: int
     advance: StepSource | None
     reverse: StepSource | None
     chains: tuple[Chain, ...]
@@ -149,9 +148,7 @@ class SweepWriter:
         lines.add(f"S[{2 * self.n_carry + 2}] += n_reversed")
         lines.add("restore_denormals(mode)")
         parts.append("\n".join(lines.text) + "\n")
-        return SweepSource(
-            "\n".join(parts), t, 2 * self.n_carry + 3, self.advance, self.reverse, self.chains
-        )
+        return SweepSource("\n".join(parts), t, self.advance, self.reverse, self.chains)
 
     # ------------------------------------------------------------------ actions
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from backsweep.errors import ShapeError
 from backsweep.ir.program import Atom, Equation, Literal, Primitive, Program, Source, Var
 from backsweep.ir.types import ArrayType, Type
@@ -80,7 +78,3 @@ def same_shape(name: str, *types: ArrayType) -> tuple[int, ...]:
     if len(shapes) > 1:
         raise ShapeError(f"{name}: operands have the shapes {sorted(shapes)}, which differ")
     return shapes.pop() if shapes else ()
-
-
-def as_array(value: Any) -> np.ndarray:
-    return np.asarray(value)

@@ -94,8 +94,6 @@ class Primitive:
         the evaluation and the generated code both follow from it.
     template : str, optional
         Source fragment of a basic elementwise operation.
-    examples : tuple
-        Inputs for the registry-driven tests.
     """
 
     name: str
@@ -109,7 +107,6 @@ class Primitive:
     transpose: Callable[..., Any] | None = None
     expand: Callable[..., Any] | None = None
     template: str | None = None
-    examples: tuple[Any, ...] = ()
 
     def is_linear_in(self, position: int) -> bool:
         if self.linearity == "none":
@@ -162,11 +159,6 @@ class Program:
             for value in equation.params.values():
                 if isinstance(value, Program):
                     yield value
-
-
-def input_vars(equation: Equation) -> Iterator[Var]:
-    """The inputs of an equation that are no literals."""
-    return (a for a in equation.inputs if isinstance(a, Var))
 
 
 def zero(type: ArrayType) -> Literal:

@@ -18,7 +18,7 @@ from backsweep.passes.linearize import CONTROL_TRANSPOSE, linearize, transpose_e
 from backsweep.passes.simplify import simplify
 from backsweep.primitives import control as c
 from backsweep.primitives import elementwise as ew
-from backsweep.primitives.shape import broadcast_to, sum_to, zeros
+from backsweep.primitives.shape import sum_to, zeros
 
 Flags = tuple[bool, ...]
 
@@ -337,4 +337,4 @@ CONTROL_JVP.update(
     stop_gradient=_jvp_stop,
 )
 CONTROL_TRANSPOSE.update(scan_tangent=_t_scan_tangent, remat_tangent=_t_remat_tangent)
-__all__ = ["broadcast_to", "carry_fixpoint", "jvp_step", "value_and_grad_program"]
+__all__ = ["carry_fixpoint", "jvp_step", "value_and_grad_program"]

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from backsweep.errors import DifferentiationError
 from backsweep.ir import ArrayType, Atom, Builder, Equation, Literal, Program, Var
 from backsweep.ir.builder import look_up
 from backsweep.primitives import elementwise as ew
@@ -162,15 +161,6 @@ def instantiate(b: Builder, tangent: Tangent, type: Any) -> Atom:
     if isinstance(tangent, Literal) and type.shape != ():
         return full(b, tangent, type.shape)
     return tangent
-
-
-def check_differentiable(type: Any, what: str) -> None:
-    """Refuse integer and boolean inputs."""
-    if not type.is_inexact:
-        raise DifferentiationError(
-            f"{what} has dtype {type.dtype}; derivatives need float or complex input: "
-            "convert it with .astype(float)"
-        )
 
 
 __all__ = ["CONTROL_JVP", "instantiate", "jvp_equations", "jvp_program"]

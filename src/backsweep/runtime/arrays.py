@@ -29,11 +29,6 @@ def spare_bytes() -> int:
     return sum(block.nbytes for block in list(_spare))
 
 
-def release_memory() -> None:
-    """Give the kept block back to the system."""
-    _spare.clear()
-
-
 def _new_block(n: int, zeroed: bool) -> np.ndarray:
     if zeroed or n < REUSED_FROM:
         return np.zeros(n, np.uint8)

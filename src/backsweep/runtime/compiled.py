@@ -16,6 +16,7 @@ import numpy as np
 
 from backsweep.codegen.cache import load_sweep
 from backsweep.codegen.numba_source import Parameters
+from backsweep.codegen.statistics import statistics
 from backsweep.codegen.step import LoweredKernel, LoweredStep, lower
 from backsweep.codegen.step_source import StepSource, write_step
 from backsweep.codegen.sweep_source import Chain, SweepSource, SweepWriter, find_chains
@@ -123,7 +124,9 @@ def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
     def lookup(step: Program, *args: Any, **kwargs: Any) -> Any:
         settings = tuple(v if not isinstance(v, ResidualPlan) else "plan" for v in kwargs.values())
         key = (format_program(step), args, tuple(kwargs), settings)
-        if key not in known:
+        if key in known:
+            statistics.memory_hits += isinstance(known[key], CompiledSweep)
+        else:
             known[key] = function(step, *args, **kwargs)
             if len(known) > MAX_REMEMBERED:
                 known.popitem(last=False)

@@ -62,10 +62,3 @@ def available_bytes() -> int:
     limits = [psutil.virtual_memory().available]
     limits += [n for n in (_cgroup_free(), _slurm_free()) if n is not None]
     return (min(limits) + spare_bytes()) // ranks_on_node()
-
-
-def peak_resident_bytes() -> int:
-    """Largest resident size of the process so far."""
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
