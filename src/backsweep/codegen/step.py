@@ -10,17 +10,16 @@ import numpy as np
 from backsweep.codegen.buffers import Buffer, make_buffer, reshaped
 from backsweep.codegen.group import KernelPhase, Phase, Root, SerialPhase, group
 from backsweep.codegen.kernel import Kernel, NeedsStorage, make_kernel
+from backsweep.codegen.margins import Margins, Ring, find_margins
 from backsweep.codegen.names import safe_name
 from backsweep.codegen.plan import Analysis, analyse
 from backsweep.errors import BacksweepError
 from backsweep.ir import ArrayType, Atom, Equation, Literal, Program, Var
-from backsweep.primitives import index as ix
-from backsweep.primitives.access import OPAQUE, PATCHES, is_memory_reshape
+from backsweep.primitives.access import is_memory_reshape
 from backsweep.primitives.gather import is_patch
 from backsweep.primitives.shape import BLOCK
 
 SUPPORTED = {"f4", "f8", "c8", "c16", "i8", "i4", "b1"}
-MAX_MARGIN = 64
 
 
 class NotLowerable(BacksweepError):
@@ -73,6 +72,7 @@ def lower(
     *,
     accumulate: Sequence[bool] | None = None,
     replace: Mapping[int, int] | None = None,
+    rings: Sequence[Ring] = (),
 ) -> LoweredStep:
     """Lower a canonical program (`passes.canonical`).
 
@@ -83,6 +83,8 @@ def lower(
         Outputs that are added to what is there (in float64) instead of being stored.
     replace : mapping, optional
         Output -> input that it may be stored over, where every element is read before.
+    rings : sequence of Ring
+        Inputs and an output that share one layout; it has the margins that their pads need.
 
     Raises
     ------
@@ -98,7 +100,7 @@ def lower(
         analysis.stored |= forced
         analysis.forced = forced
         try:
-            return _lower_once(program, analysis, accumulate, replace or {})
+            return _lower_once(program, analysis, accumulate, replace or {}, rings)
         except NeedsStorage as needs:
             if needs.var in forced:
                 raise NotLowerable(f"{needs.var.type} cannot be stored") from None
@@ -195,6 +197,7 @@ def _lower_once(
     analysis: Analysis,
     accumulate: Sequence[bool],
     replace: Mapping[int, int],
+    rings: Sequence[Ring],
 ) -> LoweredStep:
     accumulated: frozenset[Var] = frozenset(
         v
@@ -204,7 +207,8 @@ def _lower_once(
     phases = group(analysis, accumulated)
     replaced = _replaced(program, analysis, phases, replace)
     aliases = {program.outputs[k]: old for k, old in replaced.items()}
-    table = _BufferTable(program, analysis, accumulated, aliases)
+    margins = find_margins(program, analysis.stored, _owners(program), rings)
+    table = _BufferTable(program, analysis, accumulated, aliases, margins)
     lowered: list[LoweredKernel | LoweredSerial] = []
     for number, phase in enumerate(phases):
         if isinstance(phase, SerialPhase):
@@ -241,19 +245,19 @@ class _BufferTable:
         analysis: Analysis,
         accumulated: frozenset[Var],
         aliases: Mapping[Atom, Var],
+        margins: Mapping[Var, Margins],
     ) -> None:
         self.all: list[Buffer] = []
         self.buffers: dict[Var, Buffer] = {}
         self._names: set[str] = set()
         for var in program.inputs:
-            self._new(var, "x")
+            self._new(var, "x", margins.get(var))
         for out in program.outputs:
             assert isinstance(out, Var)
             if out in aliases:
                 self.buffers[out] = self.buffers[aliases[out]]
             else:
-                self._new(out, "y", wide=out in accumulated)
-        margins = _margins(program, analysis)
+                self._new(out, "y", margins.get(out), wide=out in accumulated)
         owners = _owners(program)
         for eqn in program.equations:
             for var in eqn.outputs:
@@ -272,7 +276,7 @@ class _BufferTable:
         self,
         var: Var,
         prefix: str,
-        margins: tuple[tuple[int, int], ...] | None = None,
+        margins: Margins | None = None,
         wide: bool = False,
     ) -> None:
         type = var.type
@@ -329,36 +333,4 @@ def _wide(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float64) if dtype.kind == "f" else dtype
 
 
-def _margins(program: Program, analysis: Analysis) -> dict[Var, tuple[tuple[int, int], ...]]:
-    """Zero margins as wide as the largest overhang of the pads that read a stored value."""
-    found: dict[Var, list[list[int]]] = {}
-    sharing = {e.inputs[0] for e in program.equations if is_memory_reshape(e) or is_patch(e)}
-    sharing |= {v for e in program.equations if is_patch(e) for v in e.outputs}
-    serial = {
-        a for e in program.equations if e.primitive.name in OPAQUE | PATCHES for a in e.inputs
-    }
-    fixed = set(program.inputs) | set(program.outputs) | sharing | serial
-    counts: dict[Var, int] = {}
-    for eqn in program.equations:
-        if eqn.primitive is not ix.pad or eqn.inputs[0] in fixed:
-            continue
-        var = eqn.inputs[0]
-        assert isinstance(var, Var)
-        if var not in analysis.stored or any(s != 1 for s in eqn.params["steps"]):
-            continue
-        counts[var] = counts.get(var, 0) + 1
-        shape = var.type.shape
-        current = found.setdefault(var, [[0, 0] for _ in shape])
-        for k, (start, n, full) in enumerate(
-            zip(eqn.params["starts"], shape, eqn.params["shape"], strict=True)
-        ):
-            current[k][0] = max(current[k][0], start)
-            current[k][1] = max(current[k][1], full - start - n)
-    return {
-        v: tuple((lo, hi) for lo, hi in m)
-        for v, m in found.items()
-        if counts[v] > 1 and max(max(pair) for pair in m) <= MAX_MARGIN
-    }
-
-
-__all__ = ["KernelPhase", "LoweredStep", "NotLowerable", "Phase", "lower"]
+__all__ = ["KernelPhase", "LoweredStep", "NotLowerable", "Phase", "Ring", "lower"]

@@ -4,7 +4,8 @@
 * a reduction runs over one last axis, or over everything;
 * literal factors and signs leave pads: pad(k w) -> k pad(w), so that one w has many pads
   instead of many values with one pad each (exact: outside both are 0);
-* an input that is read through several pads gets a copy that can have margins.
+* an input that is read through several pads gets a copy that can have margins, unless it
+  can have them itself.
 """
 
 from __future__ import annotations
@@ -27,11 +28,14 @@ from backsweep.primitives.gather import is_patch
 
 
 def canonicalize(program: Program, owned: Sequence[bool] | None = None) -> Program:
-    """An equivalent program in canonical form; `owned` inputs may be overwritten."""
+    """An equivalent program in canonical form.
+
+    `owned` inputs may be overwritten, and may have margins.
+    """
     expanded = simplify(_expand(program))
-    program = _copy_padded_inputs(simplify(float_out_of_pads(expanded)))
     flags = owned or [False] * len(program.inputs)
     mine = frozenset(v for v, o in zip(program.inputs, flags, strict=True) if o)
+    program = _copy_padded_inputs(simplify(float_out_of_pads(expanded)), mine)
     return _own_bases(program, mine)
 
 
@@ -116,9 +120,9 @@ def _own_bases(program: Program, owned: frozenset[Var]) -> Program:
     return b.build(program.outputs, program.name)
 
 
-def _copy_padded_inputs(program: Program) -> Program:
+def _copy_padded_inputs(program: Program, owned: frozenset[Var]) -> Program:
     pads = Counter(e.inputs[0] for e in program.equations if e.primitive is ix.pad)
-    inputs = set(program.inputs)
+    inputs = set(program.inputs) - owned
     copies: dict[Any, Var] = {}
     b = Builder()
     b.inputs = list(program.inputs)
