@@ -209,6 +209,19 @@ def test_exceptions_pass_through_with_the_step(method: str, n: int, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
+def test_floating_point_errors_are_handled_as_the_user_wants() -> None:
+    """Programs are run with all of them ignored; the user's own code is not."""
+
+    def divide(u: Any) -> Any:
+        return {"u": u / (u - 1)}, 0.0
+
+    model = Given(advance=divide)
+    with np.errstate(all="raise"), pytest.raises(FloatingPointError, match="divide by zero"):
+        bs.grad(loss(model))(U)
+    with np.errstate(all="ignore"):
+        bs.grad(loss(model))(U)
+
+
 @pytest.mark.parametrize("snapshots", [1, 4, 10])
 @pytest.mark.parametrize("call", [1, 4, 10])
 def test_a_sweep_that_broke_off_is_not_continued(snapshots: int, call: int) -> None:

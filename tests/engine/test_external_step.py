@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import re
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -334,3 +337,14 @@ def test_several_outputs_are_checked_too() -> None:
     testing.check_vjp(outputs(Burgers()), (U, NU))
     with pytest.raises(testing.CheckError):
         testing.check_vjp(outputs(Burgers(consts=1.0005)), (U, NU))
+
+
+def test_example() -> None:
+    path = Path(__file__).parents[2] / "examples" / "own_step.py"
+    command = [sys.executable, str(path), "--evaluations", "4", "--memory", "50 kB"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    assert "the step is external: Aquifer" in text and "Binomial: 64 steps, 6 snapshots" in text
+    difference = re.search(r"central difference: (\S+)", text)
+    assert difference is not None and float(difference[1]) < 1e-6
+    misfits = re.search(r"misfit (\S+) -> (\S+) in", text)
+    assert misfits is not None and float(misfits[2]) < 0.5 * float(misfits[1])

@@ -102,7 +102,8 @@ def external_step(model: Any, *, consts: Any = (), y_like: Any = None) -> Callab
             atoms.extend(own)
             return _Item(name, tree, tuple(ArrayType(a.type.shape, a.type.dtype) for a in own))  # type: ignore[union-attr]
 
-        call = _CheckedStep(model, item("consts", consts), item("state", state), item("x", x), y)
+        items = (item("consts", consts), item("state", state), item("x", x))
+        call = _CheckedStep(model, *items, y, np.geterr())
         _check_state(call)
         out_types = (*call.state.types, *y.types)
         outputs = trace.emit(external_call, *atoms, step=call, out_types=out_types)
@@ -192,6 +193,9 @@ class _CheckedStep:
     state: _Item
     x: _Item
     y: _Item
+    errors: Any
+    """NumPy's handling of floating point errors where the step is traced: programs run with
+    all of them ignored, the user's own code does not."""
 
     def __str__(self) -> str:
         return type(self.model).__name__
@@ -237,7 +241,8 @@ class _CheckedStep:
 
     def _call(self, method: str, names: tuple[str, ...], arguments: Sequence[Any]) -> Any:
         try:
-            results = getattr(self.model, method)(*arguments)
+            with np.errstate(**self.errors):
+                results = getattr(self.model, method)(*arguments)
         except Exception as error:
             error.add_note(f"raised by {self}.{method}, an external step of backsweep")
             raise
