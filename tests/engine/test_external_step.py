@@ -291,6 +291,17 @@ def test_forward_mode_is_refused_before_anything_runs(mode: str, in_scan: bool) 
     assert model.n_advances == 0
 
 
+def test_second_derivatives_in_reverse_are_refused() -> None:
+    def loss(nu: Any) -> Any:
+        step = bs.external_step(Burgers(), consts={"nu": nu}, y_like=np.empty(5))
+        return np.sum(step(U, 0.1)[0])
+
+    with pytest.raises(bs.BacksweepError, match="second derivatives .* external step Burgers"):
+        bs.grad(bs.grad(loss))(NU)
+    with pytest.raises(bs.BacksweepError, match="reverse mode over reverse mode"):
+        bs.grad(bs.grad(lambda nu: burgers_loss(Burgers())(U, nu, W)))(NU)
+
+
 def test_forward_mode_in_which_the_step_takes_no_part() -> None:
     def function(a: Any) -> Any:
         step = bs.external_step(Burgers(), consts={"nu": 0.3}, y_like=np.empty(5))

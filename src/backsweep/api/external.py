@@ -61,7 +61,8 @@ def external_step(model: Any, *, consts: Any = (), y_like: Any = None) -> Callab
         containers, another shape, a dtype that would lose information in conversion (float64
         for float32), or no NumPy array.
     ForwardModeError
-        If forward mode (`jvp`, `hvp`, `linearize`) would have to go through the step.
+        If forward mode (`jvp`, `linearize`) or a second derivative would have to go through
+        the step.
 
     Notes
     -----
@@ -72,7 +73,8 @@ def external_step(model: Any, *, consts: Any = (), y_like: Any = None) -> Callab
 
     `advance` must depend on its arguments alone, for under a budget it is called again from
     snapshots. No array that is passed is used again, and what is returned is copied: the object
-    may reuse its buffers.
+    may reuse its buffers. Where a traced step uses its results nonlinearly, `advance` is called
+    once more in each reverse step, which the report does not count among the advances.
 
     Examples
     --------

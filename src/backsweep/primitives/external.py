@@ -43,8 +43,9 @@ class ExternalStep(Protocol):
 
 def refuse_forward_mode(step: ExternalStep) -> NoReturn:
     raise ForwardModeError(
-        f"forward mode (jvp, hvp, linearize) cannot go through the external step {step}, which "
-        "has no tangent, only advance and reverse: use grad, value_and_grad or vjp"
+        "forward mode and second derivatives (jvp, linearize, hvp, grad of grad) cannot go through "
+        f"the external step {step}, which has only advance and reverse: use grad, value_and_grad "
+        "or vjp, once"
     )
 
 
