@@ -101,6 +101,15 @@ def apply_program(
     return [wrap(a) for a in trace.builder.inline(program, tuple(atoms))]
 
 
+def run_traced(function: Callable[..., Any], *args: Any) -> Any:
+    """Trace a function where nothing is traced yet, and run it."""
+    leaves, tree = flatten(args)
+    types = [type_of(leaf) for leaf in leaves]
+    traced = trace_function(function, types, tree)
+    arrays = [np.asarray(leaf, t.dtype) for leaf, t in zip(leaves, types, strict=True)]
+    return traced.out_tree.build(apply_program(traced.program, [*traced.captured, *arrays]))
+
+
 def _cast(trace: Trace, atom: Atom, type: Any) -> Atom:
     from backsweep.primitives.elementwise import convert
 
