@@ -73,86 +73,65 @@ mantissa_of = _on_bits(_mantissa)
 # --------------------------------------------------------------------------- huge angles
 
 _F64, _I64 = ir.DoubleType(), ir.IntType(64)
-_WIDTHS = (2, 4, 8, 16)
+_WIDTHS = (2, 4, 8)
+"""Lanes of float64 in the vector registers of any CPU."""
 _PURE = ("nounwind", "readnone")
 _NEVER, _ALWAYS = 1, 1 << 30
 """Weights of a jump that is not taken."""
 
 
-class _Lanes:
-    """A uint64 or float64, or a vector of them, with the operators that `reduced` needs."""
+class _Scalar:
+    """A uint64 or float64 of LLVM with the operators that `reduced` needs."""
 
     def __init__(self, builder: Any, value: Any) -> None:
         self.builder, self.value = builder, value
 
-    def _apply(self, name: str, other: Any) -> _Lanes:
-        if isinstance(other, _Lanes):
-            return _Lanes(self.builder, getattr(self.builder, name)(self.value, other.value))
-        constant = _constant(self.value.type, other)
-        return _Lanes(self.builder, getattr(self.builder, name)(self.value, constant))
+    def _apply(self, name: str, other: Any) -> _Scalar:
+        if not isinstance(other, _Scalar):
+            is_float = self.value.type == _F64
+            other = _Scalar(self.builder, _F64(float(other)) if is_float else _I64(int(other)))
+        return _Scalar(self.builder, getattr(self.builder, name)(self.value, other.value))
 
-    def _arithmetic(self, name: str, other: Any) -> _Lanes:
-        is_float = _element(self.value.type) == _F64
-        return self._apply(f"f{name}" if is_float else name, other)
+    def _arithmetic(self, name: str, other: Any) -> _Scalar:
+        return self._apply(f"f{name}" if self.value.type == _F64 else name, other)
 
-    def __add__(self, other: Any) -> _Lanes:
+    def __add__(self, other: Any) -> _Scalar:
         return self._arithmetic("add", other)
 
-    def __sub__(self, other: Any) -> _Lanes:
+    def __sub__(self, other: Any) -> _Scalar:
         return self._arithmetic("sub", other)
 
-    def __mul__(self, other: Any) -> _Lanes:
+    def __mul__(self, other: Any) -> _Scalar:
         return self._arithmetic("mul", other)
 
-    def __and__(self, other: Any) -> _Lanes:
+    def __and__(self, other: Any) -> _Scalar:
         return self._apply("and_", other)
 
-    def __or__(self, other: Any) -> _Lanes:
+    def __or__(self, other: Any) -> _Scalar:
         return self._apply("or_", other)
 
-    def __xor__(self, other: Any) -> _Lanes:
+    def __xor__(self, other: Any) -> _Scalar:
         return self._apply("xor", other)
 
-    def __lshift__(self, other: Any) -> _Lanes:
+    def __lshift__(self, other: Any) -> _Scalar:
         return self._apply("shl", other)
 
-    def __rshift__(self, other: Any) -> _Lanes:
+    def __rshift__(self, other: Any) -> _Scalar:
         return self._apply("lshr", other)
 
 
-def _element(llvm_type: Any) -> Any:
-    return llvm_type.element if isinstance(llvm_type, ir.VectorType) else llvm_type
-
-
-def _constant(llvm_type: Any, value: Any) -> Any:
-    value = float(value) if _element(llvm_type) == _F64 else int(value)
-    is_vector = isinstance(llvm_type, ir.VectorType)
-    return ir.Constant(llvm_type, [value] * llvm_type.count if is_vector else value)
-
-
-def _of(element: Any, n: int) -> Any:
-    return ir.VectorType(element, n) if n > 1 else element
-
-
-def _exact(builder: Any, x: Any, n: int, part: int) -> Any:
+def _exact(builder: Any, x: Any, part: int) -> Any:
     """One of the results of `reduced`: 0 the turns, 1 the rest."""
-    bits = builder.bitcast(x, _of(_I64, n))
 
-    def as_float(lanes: _Lanes) -> _Lanes:
-        return _Lanes(builder, builder.uitofp(lanes.value, _of(_F64, n)))
+    def as_float(n: _Scalar) -> _Scalar:
+        return _Scalar(builder, builder.uitofp(n.value, _F64))
 
-    def digits_at(at: _Lanes) -> _Lanes:
-        table, zero = _table(builder.module), _I64(0)
-        if n == 1:
-            return _Lanes(builder, builder.load(builder.gep(table, [zero, at.value])))
-        found = ir.Constant(_of(_I64, n), ir.Undefined)
-        for k in range(n):
-            lane = ir.IntType(32)(k)
-            pointer = builder.gep(table, [zero, builder.extract_element(at.value, lane)])
-            found = builder.insert_element(found, builder.load(pointer), lane)
-        return _Lanes(builder, found)
+    def digits_at(at: _Scalar) -> _Scalar:
+        pointer = builder.gep(_table(builder.module), [_I64(0), at.value])
+        return _Scalar(builder, builder.load(pointer))
 
-    result = reduced(_Lanes(builder, bits), digits_at, as_float)[part].value
+    bits = _Scalar(builder, builder.bitcast(x, _I64))
+    result = reduced(bits, digits_at, as_float)[part].value
     nan_if_infinite = builder.fsub(x, x)
     return builder.fadd(result, nan_if_infinite) if part == 1 else result
 
@@ -203,35 +182,52 @@ def _write_forms(module: Any) -> None:
 
 def _write_form(module: Any, name: str, n: int, part: int) -> Any:
     """No calls inside: they would empty the registers of the loop into which it is inlined."""
-    llvm_type, mask = _of(_F64, n), ir.IntType(n)
+    llvm_type = ir.VectorType(_F64, n) if n > 1 else _F64
     function = ir.Function(module, ir.FunctionType(llvm_type, [llvm_type] * 2), name)
     function.linkage = "linkonce_odr"
     for attribute in (*_PURE, "alwaysinline" if n > 1 else "noinline"):
         function.attributes.add(attribute)
-    blocks = [function.append_basic_block(word) for word in ("entry", "far", "end")]
-    builder = ir.IRBuilder(blocks[0])
+    words = ("entry", "far", "lane", "exact", "next", "end")
+    entry, far, lane, exact, following, end = (function.append_basic_block(w) for w in words)
     x, near = function.args
-    size = builder.call(_fabs(module, llvm_type, n), [x])
-    is_far = builder.fcmp_ordered(">", size, _constant(llvm_type, LIMIT))
-    any_far = builder.icmp_unsigned("!=", builder.bitcast(is_far, mask), mask(0))
-    builder.cbranch(any_far, blocks[1], blocks[2]).set_weights([_NEVER, _ALWAYS])
-    builder.position_at_end(blocks[1])
-    # Digits are looked up for all lanes: none may point outside of the table.
-    inside = builder.select(is_far, x, _constant(llvm_type, 2 * LIMIT))
-    value = builder.select(is_far, _exact(builder, inside, n, part), near)
-    builder.branch(blocks[2])
-    builder.position_at_end(blocks[2])
-    result = builder.phi(llvm_type)
-    result.add_incoming(near, blocks[0])
-    result.add_incoming(value, blocks[1])
-    builder.ret(result)
+    b = ir.IRBuilder(entry)
+    memory = [b.alloca(llvm_type) for _ in range(2)]
+    is_far = _is_far(b, x, n)
+    any_far = b.icmp_unsigned("!=", b.bitcast(is_far, ir.IntType(n)), ir.IntType(n)(0))
+    b.cbranch(any_far, far, end).set_weights([_NEVER, _ALWAYS])
+    b.position_at_end(far)
+    for value, pointer in zip((x, near), memory, strict=True):
+        b.store(value, pointer)
+    xs, results = (b.bitcast(pointer, _F64.as_pointer()) for pointer in memory)
+    b.branch(lane)
+    b.position_at_end(lane)
+    k = b.phi(_I64)
+    one = b.load(b.gep(xs, [k], source_etype=_F64), typ=_F64)
+    b.cbranch(_is_far(b, one, 1), exact, following)
+    b.position_at_end(exact)
+    b.store(_exact(b, one, part), b.gep(results, [k], source_etype=_F64))
+    b.branch(following)
+    b.position_at_end(following)
+    k_next = b.add(k, _I64(1))
+    k.add_incoming(_I64(0), far)
+    k.add_incoming(k_next, following)
+    found = b.load(memory[1], typ=llvm_type)
+    b.cbranch(b.icmp_unsigned("<", k_next, _I64(n)), lane, end)
+    b.position_at_end(end)
+    result = b.phi(llvm_type)
+    result.add_incoming(near, entry)
+    result.add_incoming(found, following)
+    b.ret(result)
     return function
 
 
-def _fabs(module: Any, llvm_type: Any, n: int) -> Any:
-    name = f"llvm.fabs.v{n}f64" if n > 1 else "llvm.fabs.f64"
-    function_type = ir.FunctionType(llvm_type, [llvm_type])
-    return module.globals.get(name) or ir.Function(module, function_type, name)
+def _is_far(builder: Any, x: Any, n: int) -> Any:
+    """One bit for each lane."""
+    name, module = f"llvm.fabs.v{n}f64" if n > 1 else "llvm.fabs.f64", builder.module
+    function_type = ir.FunctionType(x.type, [x.type])
+    fabs = module.globals.get(name) or ir.Function(module, function_type, name)
+    limit = ir.Constant(x.type, [LIMIT] * n if n > 1 else LIMIT)
+    return builder.fcmp_ordered(">", builder.call(fabs, [x]), limit)
 
 
 _FAR = ("backsweep_far_turns", "backsweep_far_rest")

@@ -42,7 +42,7 @@ def reduced(bits: Any, digits_at: Any, as_float: Any) -> tuple[Any, Any]:
     ----------
     bits : uint64
         The representation of x in float64. What follows works on whatever has operators for
-        uint64 and float64: arrays of NumPy, vectors of LLVM (codegen/native_math.py). So both
+        uint64 and float64: arrays of NumPy, values of LLVM (codegen/native_math.py). So both
         executors run this one text and agree bit by bit.
     digits_at, as_float : callable
         Looks up words of TWO_OVER_PI; converts uint64 to float64.
