@@ -12,6 +12,7 @@ from backsweep import config
 from backsweep.api.tree import Tree, flatten
 from backsweep.ir import ArrayType, Atom, Literal, Program, Var, verify
 from backsweep.passes import simplify
+from backsweep.passes.powers import multiply_by_inverse_powers
 from backsweep.primitives.shape import full
 from backsweep.runtime.execute import run_program, unaliased
 from backsweep.runtime.report import Report
@@ -79,7 +80,8 @@ def finish(
     """Order the inputs: captured values first."""
     captured = list(trace.captured.values())
     inputs = (*(var for var, _ in captured), *arguments)
-    program = simplify(Program(inputs, tuple(trace.builder.equations), tuple(outputs), name))
+    program = Program(inputs, tuple(trace.builder.equations), tuple(outputs), name)
+    program = simplify(multiply_by_inverse_powers(program))
     if config.verify_level() > 0:
         verify(program)
     return Traced(program, [outer for _, outer in captured], out_tree)
