@@ -104,3 +104,13 @@ def test_huge_angles_are_reduced_exactly() -> None:
         whole = round(exact)
         assert int(turn) % 4 == whole % 4
         assert r == pytest.approx(float(exact - whole) * np.pi / 2, rel=4e-16)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.longdouble])
+@pytest.mark.parametrize("name", NAMES)
+def test_other_dtypes_are_evaluated(name: str, dtype: Any) -> None:
+    """They are never compiled; sin and cos of them are those of float64."""
+    x = np.linspace(0.1, 2, 20).astype(dtype)
+    found = REGISTRY[name].evaluate({}, x)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, getattr(np, name)(x), rtol=1e-15)

@@ -16,11 +16,15 @@ each is relative, over the whole interval, before rounding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
 
 from backsweep.primitives.bits import LAYOUTS
+
+Expansion = Callable[[Any, Any, Any], Any]
 
 
 def _rounder(ops: Any, x: Any) -> Any:
@@ -32,6 +36,19 @@ def _horner(ops: Any, coefficients: tuple[float, ...], z: Any) -> Any:
     for c in reversed(coefficients[:-1]):
         result = ops("add", ops("mul", result, z), ops.const(c, z))
     return result
+
+
+def _of_other_dtypes(numpy: Callable[..., Any]) -> Callable[[Expansion], Expansion]:
+    """float16 and longdouble, which are never compiled, go to NumPy's function."""
+
+    def decorate(expansion: Expansion) -> Expansion:
+        @wraps(expansion)
+        def either(ops: Any, params: Any, x: Any) -> Any:
+            return expansion(ops, params, x) if ops.dtype(x) in LAYOUTS else numpy(x)
+
+        return either
+
+    return decorate
 
 
 # --------------------------------------------------------------------------- sin and cos
@@ -144,6 +161,7 @@ def _exp_parts(ops: Any, x: Any) -> tuple[Any, Any]:
     return n, ops("add", r, tail)
 
 
+@_of_other_dtypes(np.exp)
 def exp(ops: Any, params: Any, x: Any) -> Any:
     """2**n e**r, with 2**n in two factors: the result may be denormal or overflow."""
     n, less_one = _exp_parts(ops, _clamped(ops, x, _EXP_RANGE[ops.dtype(x)]))
@@ -168,10 +186,12 @@ def _expm1(ops: Any, x: Any, bounds: tuple[float, float]) -> Any:
     return ops("select", tiny, x, ops("add", value, value))
 
 
+@_of_other_dtypes(np.expm1)
 def expm1(ops: Any, params: Any, x: Any) -> Any:
     return _expm1(ops, x, _EXPM1_RANGE[ops.dtype(x)])
 
 
+@_of_other_dtypes(np.tanh)
 def tanh(ops: Any, params: Any, x: Any) -> Any:
     """-t / (2 + t) with t = expm1(-2 |x|), and the sign of x."""
     size = ops("abs", x)
@@ -229,6 +249,7 @@ def _outside(ops: Any, x: Any, value: Any) -> Any:
     return ops("select", ops("lt", x, zero), ops.const(np.nan, x), value)
 
 
+@_of_other_dtypes(np.log)
 def log(ops: Any, params: Any, x: Any) -> Any:
     raised = _RAISE[ops.dtype(x)]
     is_small = ops("lt", x, ops.const(_SMALLEST_NORMAL[ops.dtype(x)], x))
@@ -238,6 +259,7 @@ def log(ops: Any, params: Any, x: Any) -> Any:
     return _outside(ops, x, _log_of(ops, k, ops("mantissa", normal)))
 
 
+@_of_other_dtypes(np.log1p)
 def log1p(ops: Any, params: Any, x: Any) -> Any:
     """log(u) with u = 1 + x rounded, plus what rounding took away, divided by u."""
     one = ops.const(1, x)
