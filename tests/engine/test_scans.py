@@ -300,6 +300,19 @@ def test_float32_gradients_accumulate_in_float64(schedule: Any) -> None:
     assert abs(float(gradient[0]) - exact) < 2e-7 * exact
 
 
+def test_a_gradient_that_is_read_at_an_offset_as_well() -> None:
+    """The cotangent of c is summed over the steps; u's is the same value, shifted."""
+
+    def loss(scan: Any, request: Any, u: Any, c: Any) -> Any:
+        def step(u: Any, _: Any) -> Any:
+            t = c + np.roll(u, 1)
+            return 0.3 * t * t, None
+
+        return np.sum(scan(step, u, length=4, checkpointing=request)[0])
+
+    agree(loss, A, B)
+
+
 def test_randomness_is_refused() -> None:
     def step(u: Any, _: Any) -> Any:
         return u + np.random.normal(size=6), None

@@ -136,9 +136,11 @@ def _distinct_outputs(program: Program, accumulate: Sequence[bool]) -> Program:
 
 
 def _needs_copy(program: Program, var: Var, adds: bool) -> bool:
-    """Reshaped values have no memory of their own; patches cannot add to what is there."""
+    """Reshaped values have no memory of their own; patches cannot add to what is there; what
+    others read must not be a running sum."""
     return any(
-        var in e.outputs and (is_memory_reshape(e) or (adds and is_patch(e)))
+        (var in e.outputs and (is_memory_reshape(e) or (adds and is_patch(e))))
+        or (adds and var in e.inputs)
         for e in program.equations
     )
 
