@@ -313,6 +313,18 @@ def test_a_gradient_that_is_read_at_an_offset_as_well() -> None:
     agree(loss, A, B)
 
 
+def test_a_constant_is_added_to_one_cell() -> None:
+    def loss(scan: Any, request: Any, u: Any) -> Any:
+        def step(u: Any, _: Any) -> Any:
+            u = u * u
+            u[2] += 0.37
+            return u, None
+
+        return np.sum(scan(step, u, length=3, checkpointing=request)[0])
+
+    agree(loss, A)
+
+
 def test_randomness_is_refused() -> None:
     def step(u: Any, _: Any) -> Any:
         return u + np.random.normal(size=6), None
