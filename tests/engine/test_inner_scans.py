@@ -142,6 +142,30 @@ def test_implicit_heat(monkeypatch: pytest.MonkeyPatch) -> None:
     check_grads(lambda *a: loss(bs.scan, STORE_ALL, *a), (u, kappa))
 
 
+@pytest.mark.parametrize("shape", [(11,), (7, 9)])
+def test_explicit_diffusion(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Constant coefficients: the inner cotangent itself is read at many offsets, so that its
+    ring has margins; so has the outer one."""
+
+    def smooth(v: Any) -> Any:
+        new = v.copy()
+        for axis in range(len(shape)):
+            w, n = np.moveaxis(v, axis, 0), np.moveaxis(new, axis, 0)
+            n[1:-1] += 0.2 * (w[2:] - 2 * w[1:-1] + w[:-2])
+        return new
+
+    def loss(scan: Any, request: Any, u: Any) -> Any:
+        def step(u: Any, _: Any) -> Any:
+            v, ys = scan(lambda v, _: (smooth(v), v[2]), smooth(u), length=3)
+            return smooth(v) + 0.1 * u, np.sum(ys**2)
+
+        u, ys = bs.scan(step, u, length=4, checkpointing=request)
+        return np.sum(u**3) + np.sum(ys)
+
+    size = int(np.prod(shape))
+    agree(loss, monkeypatch, np.sin(np.arange(float(size))).reshape(shape))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.complex128, np.complex64])
 def test_substeps(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An oscillator with five substeps per sample; narrow cotangents add up in float64."""
@@ -304,7 +328,7 @@ def test_remat_jit_and_sums_inside_a_step(monkeypatch: pytest.MonkeyPatch) -> No
         def step(u: Any, _: Any) -> Any:
             v = bs.checkpoint(dear)(u)
             w = bs.jit(lambda v: v * u + 0.1)(v)
-            total = bs.sum_over([0.1, 0.2], lambda k: k * np.sum(w * v))
+            total = bs.sum_over([0.1, 0.2, 0.3, 0.5, 0.7], lambda k: k * np.sum(w * v))
             return w + 0.05 * v, total
 
         u, ys = bs.scan(step, u, length=4, checkpointing=request)

@@ -18,7 +18,7 @@ from backsweep.api.tracer import (
 )
 from backsweep.api.tree import Tree, flatten
 from backsweep.errors import ShapeError
-from backsweep.ir import ArrayType, Atom, Program, Var
+from backsweep.ir import ArrayType, Atom, Program, Var, interned
 from backsweep.primitives import control as c
 from backsweep.primitives import shape as sh
 from backsweep.runtime.checkpointing import Checkpointing
@@ -206,7 +206,7 @@ def _emit(
         *program.inputs[a + n_carry :],
     )
     outputs = (*(program.outputs[k] for k in moving), *program.outputs[n_carry:])
-    step = Program(inputs, program.equations, outputs, "step")
+    step = interned(Program(inputs, program.equations, outputs, "step"))
     consts = [*traced.captured, *(init[k] for k in fixed)]
     results = trace.emit(
         c.scan,

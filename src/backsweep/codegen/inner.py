@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from backsweep.codegen.buffers import Buffer
+from backsweep.codegen.margins import Ring
 from backsweep.errors import ProgramError
 from backsweep.ir import ArrayType, Equation, Primitive, Program
 
@@ -65,6 +66,12 @@ class InnerScan:
         n = self.n_const_bars if primitive is inner_reverse else 0
         return [k < n for k in range(len(self.program.outputs))]
 
+    def rings(self, primitive: Primitive) -> list[Ring]:
+        """Reverse: a cotangent and its new value share a ring, and its margins."""
+        first = self.n_consts + self.n_carry + self.n_xs
+        n_bars = self.n_bars if primitive is inner_reverse else 0
+        return [Ring((first + k,), self.n_const_bars + k) for k in range(n_bars)]
+
 
 def _not_evaluated(p: Any, *args: Any) -> Any:
     raise ProgramError("an inner scan is lowered, its program is what is evaluated")
@@ -76,10 +83,10 @@ inner_scan, inner_reverse = (
 )
 
 
-def positions(type: ArrayType, count: int) -> ArrayType:
-    """Memory for several values of a type: each begins at a multiple of 64 bytes."""
-    n_bytes = max(1, -(-type.nbytes // 64)) * 64
-    return ArrayType((count, n_bytes // type.dtype.itemsize), type.dtype)
+def positions(value: ArrayType | Buffer, count: int) -> ArrayType:
+    """Memory for several values: each begins at a multiple of 64 bytes."""
+    n_bytes = max(1, -(-value.nbytes // 64)) * 64
+    return ArrayType((count, n_bytes // value.dtype.itemsize), value.dtype)
 
 
 @dataclass
@@ -124,9 +131,8 @@ class LoweredScan:
             heads = [first + k for k in range(scan.n_bars)]
             slots = [2] * scan.n_bars
         for head, n in zip(heads if not scan.keeps else [], slots, strict=False):
-            type = scan.program.inputs[head].type
-            assert isinstance(type, ArrayType)
-            self.rings.append(new("ring", positions(type, n).shape, type.dtype))
+            one = inner.inputs[head]
+            self.rings.append(new("ring", positions(one, n).shape, one.dtype))
         for k, result in enumerate(self.results[: scan.n_const_bars]):
             wide = inner.outputs[k]
             if wide.dtype != result.dtype:

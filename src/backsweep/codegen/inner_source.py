@@ -27,6 +27,15 @@ def _bytes(buffer: Buffer) -> int:
     return buffer.strides[0] * buffer.dtype.itemsize
 
 
+def _has_margins(buffer: Buffer) -> bool:
+    return any(m != (0, 0) for m in buffer.margins)
+
+
+def _part(n: int) -> str:
+    """The rows of one thread."""
+    return f"{n} * tid // nt, {n} * (tid + 1) // nt"
+
+
 class _ScanWriter:
     """The body of the function; a value is known by the text of its address."""
 
@@ -128,9 +137,10 @@ class _ScanWriter:
         partials = self._partials()
         for b in (*sums, *partials.values()):
             self._all(f"fill_zero(a{b.number}, {b.nbytes}")
-        for ring, bar in zip(phase.rings, bars, strict=True):
-            first = self._at(ring, str(scan.length % 2))
-            self._all(f"copy_exactly({first}, a{bar.number}, {bar.nbytes}")
+        first = scan.n_consts + scan.n_carry + scan.n_xs
+        layouts = self.inner.inputs[first : first + scan.n_bars]
+        for ring, bar, layout in zip(phase.rings, bars, layouts, strict=True):
+            self._copy(layout, self._at(ring, str(scan.length % 2)), bar, f"a{bar.number}")
         self._barrier()
         lines.indent(f"for n in range({scan.length - 1}, -1, -1):")
         states = {
@@ -143,12 +153,35 @@ class _ScanWriter:
         inputs += [self._at(ring, "((n + 1) % 2)") for ring in phase.rings]
         inputs += [self._at(y, "n") for y in y_bars]
         outputs = [f"a{b.number}" for b in sums]
+        in_ring = [_has_margins(b) for b in layouts]
         for k, (ring, bar) in enumerate(zip(phase.rings, new_bars, strict=True)):
-            lines.add(f"o{k} = a{bar.number} if n == 0 else {self._at(ring, '(n % 2)')}")
+            last = "" if in_ring[k] else f"a{bar.number} if n == 0 else "
+            lines.add(f"o{k} = {last}{self._at(ring, '(n % 2)')}")
             outputs.append(f"o{k}")
         self._call(inputs, outputs + [self._at(x, "n") for x in x_bars])
         lines.dedent()
+        if partials or phase.totals or any(in_ring):
+            self._barrier()
+        for ring, bar, layout in zip(phase.rings, new_bars, layouts, strict=True):
+            if _has_margins(layout):
+                self._copy(bar, f"a{bar.number}", layout, self._at(ring, "0"))
         self._finish_sums(partials)
+
+    def _copy(self, target: Buffer, to: str, source: Buffer, from_: str) -> None:
+        """Copy a value between two layouts, row by row where one of them has margins."""
+        if not (_has_margins(target) or _has_margins(source)):
+            self._all(f"copy_exactly({to}, {from_}, {source.nbytes}")
+            return
+        size, rows = source.dtype.itemsize, source.shape[:-1]
+        texts = []
+        for text, b in ((to, target), (from_, source)):
+            terms = [f"k{d} * {s * size}" for d, s in enumerate(b.strides[:-1])]
+            texts.append(" + ".join([text, str(b.offset * size), *terms]))
+        for d, n in enumerate(rows):
+            self.lines.indent(f"for k{d} in range({_part(n) if d == 0 else n}):")
+        who = "0, 1" if rows else "tid, nt"
+        self.lines.add(f"copy_exactly({texts[0]}, {texts[1]}, {source.shape[-1] * size}, {who})")
+        self.lines.dedent(len(rows))
 
     def _partials(self) -> dict[int, Buffer]:
         """Partial sums of reduced cotangents, by number of the inner output."""
@@ -161,8 +194,6 @@ class _ScanWriter:
         return found
 
     def _finish_sums(self, partials: dict[int, Buffer]) -> None:
-        if partials or self.phase.totals:
-            self._barrier()
         for k, total in self.phase.totals.items():
             if k not in partials:
                 n = total.nbytes // 8

@@ -35,6 +35,13 @@ class BoxCode:
     box: Box
     graph: Graph
     statements: list[Statement]
+    follows: tuple[int, int] | None = None
+    """Rows of the boxes that this one follows, row by row: it reads what they stored."""
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """The row loop that this box stands in."""
+        return self.follows or self.box[0]
 
 
 @dataclass
@@ -74,36 +81,83 @@ def make_kernel(
     buffers: Mapping[Var, Buffer],
     accumulated: frozenset[Var],
 ) -> Kernel:
-    """Expand the roots of a phase, cutting the loops into boxes where they ask for it."""
+    """The boxes of a phase."""
     n_dims = len(phase.roots[0].domain)
     lows = [min(r.origin[d] for r in phase.roots) for d in range(n_dims)]
     highs = [max(r.origin[d] + r.domain[d] for r in phase.roots) for d in range(n_dims)]
     shift = tuple(-lo for lo in lows)
     domain = tuple(hi - lo for lo, hi in zip(lows, highs, strict=True))
-    local = frozenset(r.var for r in phase.roots)
-    pending: list[Box] = [tuple((0, n) for n in domain)]
-    boxes: list[BoxCode] = []
-    while pending:
-        box = pending.pop()
-        if any(lo >= hi for lo, hi in box):
-            continue
-        expander = Expander(analysis.definitions, buffers, Graph(), box, local, n_dims)
-        try:
-            statements = [
-                s
-                for root in phase.roots
-                if (s := _statement(expander, root, shift, analysis, buffers, accumulated))
-            ]
-        except Split as split:
-            lo, hi = box[split.dim]
-            for part in ((split.cut, hi), (lo, split.cut)):
-                pending.append((*box[: split.dim], part, *box[split.dim + 1 :]))
-            continue
-        boxes.append(BoxCode(box, expander.graph, statements))
-    boxes = [b for b in boxes if b.statements]
-    boxes.sort(key=lambda b: b.box)
+    maker = _BoxMaker(analysis, buffers, accumulated, shift)
+    first, second = _stages(phase, analysis, buffers, domain, shift)
+    boxes = maker.boxes(first, [tuple((0, n) for n in domain)], {r.var for r in phase.roots})
+    for rows in sorted({b.box[0] for b in boxes}) if second else ():
+        start = (rows, *((0, n) for n in domain[1:]))
+        for box in maker.boxes(second, [start], {r.var for r in second}):
+            box.follows = rows
+            boxes.append(box)
     kernel = Kernel(domain, boxes, phase.is_sum)
     return _check_sums(_flattened(kernel, buffers), analysis)
+
+
+def _stages(
+    phase: KernelPhase,
+    analysis: Analysis,
+    buffers: Mapping[Var, Buffer],
+    domain: tuple[int, ...],
+    shift: tuple[int, ...],
+) -> tuple[list[Root], list[Root]]:
+    """Roots that span whole rows, and narrower ones that follow them row by row.
+
+    In one loop the narrower ones would cut every row into a long part and two short ones,
+    which are not vectorised. They read what was stored, so nothing that they still need
+    may have been stored over.
+    """
+    roots = phase.roots
+    if len(domain) < 2 or any(r.kind != "store" for r in roots):
+        return roots, []
+    whole = [r for r in roots if (r.origin[-1] + shift[-1], r.domain[-1]) == (0, domain[-1])]
+    narrow = [r for r in roots if r not in whole]
+    stored = {r.var for r in whole}
+    lost = {buffers[v].number for v in stored}
+    for root in narrow:
+        reads = {v for v, _ in analysis.usage(root.var).loads} - stored
+        if any(buffers[v].number in lost for v in reads):
+            return roots, []
+    return (whole, narrow) if whole else (roots, [])
+
+
+@dataclass
+class _BoxMaker:
+    """Expands roots, cutting the loops into boxes where they ask for it."""
+
+    analysis: Analysis
+    buffers: Mapping[Var, Buffer]
+    accumulated: frozenset[Var]
+    shift: tuple[int, ...]
+
+    def boxes(self, roots: list[Root], pending: list[Box], local: set[Var]) -> list[BoxCode]:
+        """The boxes in order of their places; `local` values are computed, not loaded."""
+        definitions, n_dims = self.analysis.definitions, len(self.shift)
+        made: list[BoxCode] = []
+        while pending:
+            box = pending.pop()
+            if any(lo >= hi for lo, hi in box):
+                continue
+            e = Expander(definitions, self.buffers, Graph(), box, frozenset(local), n_dims)
+            try:
+                found = [
+                    _statement(e, r, self.shift, self.analysis, self.buffers, self.accumulated)
+                    for r in roots
+                ]
+            except Split as split:
+                lo, hi = box[split.dim]
+                for part in ((split.cut, hi), (lo, split.cut)):
+                    pending.append((*box[: split.dim], part, *box[split.dim + 1 :]))
+                continue
+            statements = [s for s in found if s]
+            if statements:
+                made.append(BoxCode(box, e.graph, statements))
+        return sorted(made, key=lambda b: b.box)
 
 
 def _statement(

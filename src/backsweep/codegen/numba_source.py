@@ -107,11 +107,11 @@ class KernelWriter:
     def _boxes_by_rows(self) -> list[list[BoxCode]]:
         groups: dict[tuple[int, int], list[BoxCode]] = {}
         for box in self.kernel.boxes:
-            groups.setdefault(box.box[0], []).append(box)
+            groups.setdefault(box.rows, []).append(box)
         return [groups[k] for k in sorted(groups)]
 
     def _row_loop(self, boxes: list[BoxCode]) -> None:
-        lo, hi = boxes[0].box[0]
+        lo, hi = boxes[0].rows
         lines = self.lines
         sums_all = [r for r in self.kernel.sums if r.kind == "sum_all"]
         if self.n_dims == 1 and (self.kernel.is_sum or sums_all):
@@ -125,12 +125,16 @@ class KernelWriter:
             p.emit_level(0)
         lines.indent("for i0 in range(U(b_lo), U(b_hi)):")
         for p in placed:
+            rows = p.box.box[0]
+            if rows != (lo, hi):
+                lines.indent(f"if {unsigned(rows[0])} <= i0 < {unsigned(rows[1])}:")
+            p.emit_level(1)
             if self.n_dims == 1:
-                p.emit_level(1)
                 p.emit_statements()
             else:
-                p.emit_level(1)
                 self._inner(p, 1)
+            if rows != (lo, hi):
+                lines.dedent()
         lines.dedent(2)
 
     def _inner(self, p: _Placer, dim: int) -> None:

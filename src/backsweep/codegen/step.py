@@ -11,18 +11,17 @@ from backsweep.codegen.buffers import Buffer, make_buffer, reshaped
 from backsweep.codegen.group import KernelPhase, Phase, Root, ScanPhase, SerialPhase, group
 from backsweep.codegen.inner import LoweredScan, inner_reverse, inner_scan
 from backsweep.codegen.kernel import Kernel, NeedsStorage, make_kernel
+from backsweep.codegen.margins import Margins, Ring, find_margins
 from backsweep.codegen.names import safe_name
 from backsweep.codegen.plan import Analysis, analyse
 from backsweep.codegen.stored import distinct_outputs, operands_in_memory
 from backsweep.errors import BacksweepError
 from backsweep.ir import ArrayType, Atom, Equation, Program, Var
-from backsweep.primitives import index as ix
-from backsweep.primitives.access import OPAQUE, PATCHES, is_memory_reshape
+from backsweep.primitives.access import is_memory_reshape
 from backsweep.primitives.gather import is_patch
 from backsweep.primitives.shape import BLOCK
 
 SUPPORTED = {"f4", "f8", "c8", "c16", "i8", "i4", "b1"}
-MAX_MARGIN = 64
 
 
 class NotLowerable(BacksweepError):
@@ -75,6 +74,7 @@ def lower(
     *,
     accumulate: Sequence[bool] | None = None,
     replace: Mapping[int, int] | None = None,
+    rings: Sequence[Ring] = (),
 ) -> LoweredStep:
     """Lower a canonical program (`passes.canonical`).
 
@@ -85,6 +85,8 @@ def lower(
         Outputs that are added to what is there (in float64) instead of being stored.
     replace : mapping, optional
         Output -> input that it may be stored over, where every element is read before.
+    rings : sequence of Ring
+        Inputs and an output that share one layout; it has the margins that their pads need.
 
     Raises
     ------
@@ -94,22 +96,23 @@ def lower(
     _check_supported(program)
     accumulate = accumulate or [False] * len(program.outputs)
     program = distinct_outputs(operands_in_memory(program), accumulate)
-    inner = {
-        e: lower(e.params["scan"].program, accumulate=e.params["scan"].accumulated(e.primitive))
-        for e in program.equations
-        if e.primitive.kind == "control"
-    }
+    inner = {e: _lower_inner(e) for e in program.equations if e.primitive.kind == "control"}
     forced: set[Var] = set()
     while True:
         analysis = analyse(program)
         analysis.stored |= forced
         analysis.forced = forced
         try:
-            return _lower_once(program, analysis, accumulate, replace or {}, inner)
+            return _lower_once(program, analysis, accumulate, replace or {}, rings, inner)
         except NeedsStorage as needs:
             if needs.var in forced:
                 raise NotLowerable(f"{needs.var.type} cannot be stored") from None
             forced.add(needs.var)
+
+
+def _lower_inner(eqn: Equation) -> LoweredStep:
+    scan, kind = eqn.params["scan"], eqn.primitive
+    return lower(scan.program, accumulate=scan.accumulated(kind), rings=scan.rings(kind))
 
 
 def _check_supported(program: Program) -> None:
@@ -173,6 +176,7 @@ def _lower_once(
     analysis: Analysis,
     accumulate: Sequence[bool],
     replace: Mapping[int, int],
+    rings: Sequence[Ring],
     inner: Mapping[Equation, LoweredStep],
 ) -> LoweredStep:
     accumulated: frozenset[Var] = frozenset(
@@ -183,7 +187,8 @@ def _lower_once(
     phases = group(analysis, accumulated)
     replaced = _replaced(program, analysis, phases, replace)
     aliases = {program.outputs[k]: old for k, old in replaced.items()}
-    table = _BufferTable(program, analysis, accumulated, aliases)
+    margins = find_margins(program, analysis.stored, _owners(program), rings)
+    table = _BufferTable(program, analysis, accumulated, aliases, margins)
     lowered: list[LoweredKernel | LoweredSerial | LoweredScan] = []
     for number, phase in enumerate(phases):
         if isinstance(phase, ScanPhase):
@@ -224,19 +229,19 @@ class _BufferTable:
         analysis: Analysis,
         accumulated: frozenset[Var],
         aliases: Mapping[Atom, Var],
+        margins: Mapping[Var, Margins],
     ) -> None:
         self.all: list[Buffer] = []
         self.buffers: dict[Var, Buffer] = {}
         self._names: set[str] = set()
         for var in program.inputs:
-            self._new(var, "x")
+            self._new(var, "x", margins.get(var))
         for out in program.outputs:
             assert isinstance(out, Var)
             if out in aliases:
                 self.buffers[out] = self.buffers[aliases[out]]
             else:
-                self._new(out, "y", wide=out in accumulated)
-        margins = _margins(program, analysis)
+                self._new(out, "y", margins.get(out), wide=out in accumulated)
         owners = _owners(program)
         for eqn in program.equations:
             for var in eqn.outputs:
@@ -255,7 +260,7 @@ class _BufferTable:
         self,
         var: Var,
         prefix: str,
-        margins: tuple[tuple[int, int], ...] | None = None,
+        margins: Margins | None = None,
         wide: bool = False,
     ) -> None:
         type = var.type
@@ -322,36 +327,4 @@ def _wide(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float64) if dtype.kind == "f" else dtype
 
 
-def _margins(program: Program, analysis: Analysis) -> dict[Var, tuple[tuple[int, int], ...]]:
-    """Zero margins as wide as the largest overhang of the pads that read a stored value."""
-    found: dict[Var, list[list[int]]] = {}
-    sharing = {e.inputs[0] for e in program.equations if is_memory_reshape(e) or is_patch(e)}
-    sharing |= {v for e in program.equations if is_patch(e) for v in e.outputs}
-    serial = {
-        a for e in program.equations if e.primitive.name in OPAQUE | PATCHES for a in e.inputs
-    }
-    fixed = set(program.inputs) | set(program.outputs) | sharing | serial
-    counts: dict[Var, int] = {}
-    for eqn in program.equations:
-        if eqn.primitive is not ix.pad or eqn.inputs[0] in fixed:
-            continue
-        var = eqn.inputs[0]
-        assert isinstance(var, Var)
-        if var not in analysis.stored or any(s != 1 for s in eqn.params["steps"]):
-            continue
-        counts[var] = counts.get(var, 0) + 1
-        shape = var.type.shape
-        current = found.setdefault(var, [[0, 0] for _ in shape])
-        for k, (start, n, full) in enumerate(
-            zip(eqn.params["starts"], shape, eqn.params["shape"], strict=True)
-        ):
-            current[k][0] = max(current[k][0], start)
-            current[k][1] = max(current[k][1], full - start - n)
-    return {
-        v: tuple((lo, hi) for lo, hi in m)
-        for v, m in found.items()
-        if counts[v] > 1 and max(max(pair) for pair in m) <= MAX_MARGIN
-    }
-
-
-__all__ = ["KernelPhase", "LoweredStep", "NotLowerable", "Phase", "lower"]
+__all__ = ["KernelPhase", "LoweredStep", "NotLowerable", "Phase", "Ring", "lower"]

@@ -2,6 +2,7 @@
 
 from backsweep.ir.builder import Builder
 from backsweep.ir.evaluate import evaluate
+from backsweep.ir.intern import interned, program_text
 from backsweep.ir.printer import format_program, program_hash
 from backsweep.ir.program import Atom, Equation, Literal, Primitive, Program, Source, Var
 from backsweep.ir.types import ArrayType, TrajectoryType
@@ -20,6 +21,8 @@ __all__ = [
     "Var",
     "evaluate",
     "format_program",
+    "interned",
     "program_hash",
+    "program_text",
     "verify",
 ]

@@ -33,6 +33,9 @@ def format_program(program: Program, indent: str = "") -> str:
             return f"{a.value.item()!r}"
         return name(a)
 
+    def result(a: Atom) -> str:
+        return f"{atom(a)}:{a.type}" if isinstance(a, Literal) else atom(a)
+
     def typed(var: Var) -> str:
         hint = f"  # {var.name}" if var.name else ""
         return f"{name(var)}:{var.type}{hint}"
@@ -50,7 +53,7 @@ def format_program(program: Program, indent: str = "") -> str:
             if isinstance(value, Program):
                 lines.append(f"{indent}      {key} =")
                 lines.append(format_program(value, indent + "        "))
-    lines.append(f"{indent}    return {' '.join(atom(a) for a in program.outputs)}")
+    lines.append(f"{indent}    return {' '.join(result(a) for a in program.outputs)}")
     lines.append(f"{indent}}}")
     return "\n".join(lines)
 

@@ -4,7 +4,8 @@
 * a reduction runs over one last axis, or over everything;
 * literal factors and signs leave pads: pad(k w) -> k pad(w), so that one w has many pads
   instead of many values with one pad each (exact: outside both are 0);
-* an input that is read through several pads gets a copy that can have margins.
+* an input that is read through several pads gets a copy that can have margins, unless it
+  can have them itself.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from backsweep.ir import Atom, Builder, Equation, Literal, Program, Var
+from backsweep.ir import Atom, Builder, Equation, Program, Var
 from backsweep.ir.builder import look_up
+from backsweep.passes.factor import float_out_of_pads
 from backsweep.passes.simplify import eliminate_dead, simplify
 from backsweep.primitives import elementwise as ew
 from backsweep.primitives import index as ix
@@ -26,11 +28,14 @@ from backsweep.primitives.gather import is_patch
 
 
 def canonicalize(program: Program, owned: Sequence[bool] | None = None) -> Program:
-    """An equivalent program in canonical form; `owned` inputs may be overwritten."""
+    """An equivalent program in canonical form.
+
+    `owned` inputs may be overwritten, and may have margins.
+    """
     expanded = simplify(_expand(program))
-    program = _copy_padded_inputs(simplify(_float_out_of_pads(expanded)))
     flags = owned or [False] * len(program.inputs)
     mine = frozenset(v for v, o in zip(program.inputs, flags, strict=True) if o)
+    program = _copy_padded_inputs(simplify(float_out_of_pads(expanded)), mine)
     return _own_bases(program, mine)
 
 
@@ -98,35 +103,6 @@ _EXPANSIONS: dict[str, Any] = {
 }
 
 
-def _float_out_of_pads(program: Program) -> Program:
-    b = Builder()
-    b.inputs = list(program.inputs)
-    env: dict[Var, Atom] = {v: v for v in program.inputs}
-    made: dict[Var, Equation] = {}
-
-    def pad(x: Atom, params: Any) -> Atom:
-        eqn = made.get(x) if isinstance(x, Var) else None
-        if eqn is not None and eqn.primitive is ew.neg:
-            return b(ew.neg, pad(eqn.inputs[0], params))
-        if eqn is not None and eqn.primitive is ew.mul:
-            k, w = eqn.inputs
-            if isinstance(w, Literal):
-                k, w = w, k
-            if isinstance(k, Literal) and np.isfinite(k.value):
-                return b(ew.mul, k, pad(w, params))
-        return b(ix.pad, x, **params)
-
-    for eqn in program.equations:
-        b.source = eqn.source
-        ins = tuple(look_up(env, a) for a in eqn.inputs)
-        n_before = len(b.equations)
-        outs = (pad(ins[0], eqn.params),) if eqn.primitive is ix.pad else b.replay(eqn, ins)
-        for new in b.equations[n_before:]:
-            made.update(dict.fromkeys(new.outputs, new))
-        env.update(zip(eqn.outputs, outs, strict=True))
-    return b.build([look_up(env, a) for a in program.outputs], program.name)
-
-
 def _own_bases(program: Program, owned: frozenset[Var]) -> Program:
     """Give each patch a base that nothing else reads, so that it may work in place."""
     uses = Counter(a for e in program.equations for a in e.inputs)
@@ -144,9 +120,9 @@ def _own_bases(program: Program, owned: frozenset[Var]) -> Program:
     return b.build(program.outputs, program.name)
 
 
-def _copy_padded_inputs(program: Program) -> Program:
+def _copy_padded_inputs(program: Program, owned: frozenset[Var]) -> Program:
     pads = Counter(e.inputs[0] for e in program.equations if e.primitive is ix.pad)
-    inputs = set(program.inputs)
+    inputs = set(program.inputs) - owned
     copies: dict[Any, Var] = {}
     b = Builder()
     b.inputs = list(program.inputs)

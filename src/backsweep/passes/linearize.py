@@ -14,6 +14,7 @@ from typing import Any
 from backsweep.errors import ProgramError
 from backsweep.ir import Atom, Builder, Equation, Literal, Program, Var
 from backsweep.ir.builder import look_up, scalar
+from backsweep.passes.factor import factor_sums
 from backsweep.passes.jvp import instantiate, jvp_equations
 from backsweep.passes.simplify import simplify
 from backsweep.primitives import elementwise as ew
@@ -111,6 +112,7 @@ def transpose_equations(
         b.source = eqn.source
         outs = b.replay(eqn, tuple(look_up(env, a) for a in eqn.inputs))
         env.update(zip(eqn.outputs, outs, strict=True))
+    first = len(b.equations)
     bars: dict[Var, Atom] = {}
     masks: dict[Atom, Atom] = {}
 
@@ -138,7 +140,8 @@ def transpose_equations(
                 if mark is not None and isinstance(ct, Var):
                     masks[ct] = mark
                 accumulate(atom, ct)
-    return [instantiate(b, bars.get(v), v.type) for v in program.inputs[n:]]
+    outputs = [instantiate(b, bars.get(v), v.type) for v in program.inputs[n:]]
+    return factor_sums(b, first, outputs)
 
 
 def _block_nan(

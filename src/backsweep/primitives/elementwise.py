@@ -138,12 +138,17 @@ mul = elementwise("mul", linearity="multi", transpose=_t_mul)
 
 
 def _jvp_div(b: Builder, eqn: Any, inputs: Any, tangents: Any) -> Any:
-    """d(x / y) = (dx - out dy) / y: one division, which the adjoint shares."""
+    """d(x / y) = (dx - x (1 / y) dy) / y.
+
+    The adjoint shares the reciprocal, and needs no quotient: where only the adjoint of
+    a step is computed, one division is left.
+    """
     (x, y), (x_dot, y_dot) = inputs, tangents
     out = b(div, x, y)
     if y_dot is None:
         return (out,), (b(div, x_dot, y),)
-    change = b(mul, out, y_dot)
+    quotient = out if y.type.dtype.kind == "c" else b(mul, x, b(div, scalar(1, y), y))
+    change = b(mul, quotient, y_dot)
     change = b(neg, change) if x_dot is None else b(sub, x_dot, change)
     return (out,), (b(div, change, y),)
 

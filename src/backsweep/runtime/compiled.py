@@ -18,12 +18,13 @@ from backsweep.codegen.cache import load_sweep
 from backsweep.codegen.inner import LoweredScan
 from backsweep.codegen.numba_source import Parameters
 from backsweep.codegen.statistics import statistics
-from backsweep.codegen.step import LoweredKernel, LoweredStep, lower
+from backsweep.codegen.step import LoweredKernel, LoweredStep, Ring, lower
 from backsweep.codegen.step_source import StepSource, write_step
 from backsweep.codegen.sweep_source import Chain, SweepSource, SweepWriter, find_chains
-from backsweep.ir import Program, format_program, verify
+from backsweep.ir import Program, program_text, verify
 from backsweep.passes import vjp_program
 from backsweep.passes.delay import Delayed, delay
+from backsweep.passes.products import Product, carry_products
 from backsweep.passes.residuals import ResidualPlan, plan_residuals
 from backsweep.primitives.control import ScanShape
 from backsweep.runtime.inner import forward_program, lowerable
@@ -62,6 +63,8 @@ class ReverseSweep(CompiledSweep):
         Positions that each of these chains needs.
     recover : dict
         Cotangents that are handed on: programs (consts, old value) -> cotangent.
+    products : tuple of Product
+        What is carried besides the cotangents; numbered after `bars`.
     """
 
     const_bars: tuple[int, ...] = ()
@@ -71,6 +74,12 @@ class ReverseSweep(CompiledSweep):
     bar_chains: tuple[Chain, ...] = ()
     bar_sizes: tuple[int, ...] = ()
     recover: dict[int, Program] = field(default_factory=dict)
+    products: tuple[Product, ...] = ()
+
+    @property
+    def n_bar_inputs(self) -> int:
+        """Inputs of the reverse step that lie in rings."""
+        return len(self.bars) + len(self.products)
 
 
 def work_of(step: LoweredStep) -> int:
@@ -117,7 +126,7 @@ def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def lookup(step: Program, *args: Any, **kwargs: Any) -> Any:
         settings = tuple(v if not isinstance(v, ResidualPlan) else "plan" for v in kwargs.values())
-        key = (format_program(step), args, tuple(kwargs), settings)
+        key = (program_text(step), args, tuple(kwargs), settings)
         if key in known:
             statistics.memory_hits += isinstance(known[key], CompiledSweep)
         else:
@@ -148,7 +157,9 @@ def compile_forward(step: Program, shape: ScanShape, *, in_place: bool) -> Compi
 class _Reversal:
     """The reverse program of a step and how its inputs and outputs are divided."""
 
-    delayed: Delayed
+    program: Program
+    recover: dict[int, Program]
+    products: tuple[Product, ...]
     n_states: int
     n_xs: int
     const_bars: tuple[int, ...]
@@ -158,14 +169,19 @@ class _Reversal:
     """Of the cotangents of the carry."""
 
     def write(self, n_before: int, parameters: Parameters) -> StepSource:
-        program = self.delayed.program
+        program = self.program
         n_after = len(program.inputs) - n_before
-        owned = [False] * n_before + [k < len(self.bars) for k in range(n_after)]
+        n_bars = len(self.bars) + len(self.products)
+        owned = [False] * n_before + [k < n_bars for k in range(n_after)]
         n = len(self.const_bars)
         lowered = lower(
             lowerable(verify(program), owned),
             accumulate=[k < n for k in range(len(program.outputs))],
             replace={n + c: n_before + k.components[-1] for c, k in enumerate(self.chains)},
+            rings=[
+                Ring(tuple(n_before + j for j in k.components), n + c)
+                for c, k in enumerate(self.chains)
+            ],
         )
         return write_step(lowered, "reverse", parameters)
 
@@ -187,11 +203,21 @@ def _reversal(
     else:
         program = vjp_program(step, active_in, active_out, "reverse")
     delayed = Delayed(program, {}, {})
+    n_before = shape.n_consts + n_states + n_xs
     if delays:
-        n_before = shape.n_consts + n_states + n_xs
         delayed = delay(program, shape.n_consts, n_before, len(bars), len(const_bars))
     chains = _bar_chains(len(bars), delayed.follows)
-    return _Reversal(delayed, n_states, n_xs, const_bars, bars, _flags(xs), chains)
+    program, products = carry_products(
+        delayed.program,
+        shape.n_consts,
+        delayed.program.inputs[n_before : n_before + len(bars)],
+        [c.components[0] for c in chains],
+        len(const_bars),
+    )
+    chains += tuple(Chain((len(bars) + k,)) for k in range(len(products)))
+    return _Reversal(
+        program, delayed.recover, products, n_states, n_xs, const_bars, bars, _flags(xs), chains
+    )
 
 
 @remembered
@@ -256,7 +282,8 @@ def compile_reverse(
         x_bars=r.x_bars,
         bar_chains=r.chains,
         bar_sizes=_ring_sizes(r.chains, reverse.step, len(r.const_bars)),
-        recover=r.delayed.recover,
+        recover=r.recover,
+        products=r.products,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from backsweep.codegen.buffers import Buffer
 from backsweep.ir import ArrayType, Program, evaluate
 from backsweep.primitives.control import ScanShape
 from backsweep.runtime.compiled import ReverseSweep
@@ -16,14 +17,20 @@ class Cotangents:
     """Memory of the cotangents of one reverse sweep."""
 
     def __init__(
-        self, sweeper: Sweeper, compiled: ReverseSweep, step: Program, shape: ScanShape, bars: Any
+        self,
+        sweeper: Sweeper,
+        compiled: ReverseSweep,
+        step: Program,
+        shape: ScanShape,
+        consts: Any,
+        bars: Any,
     ) -> None:
         self.sweeper, self.compiled, self.shape = sweeper, compiled, shape
         self.consts, self.carry, self.xs = shape.split_inputs(step.in_types)
         ys = shape.split_outputs(step.out_types)[1]
         n = shape.length
         self.n_reverses_before = sweeper.memory.n_reverses
-        self._place_bars(bars, n)
+        self._place_bars(bars, consts, n)
         for k, (y, value) in enumerate(
             zip(compiled.y_bars, bars[len(compiled.bars) :], strict=True)
         ):
@@ -46,27 +53,37 @@ class Cotangents:
             self.x_bars.append((array, type))
         self._bind_partials()
 
-    def _place_bars(self, bars: Any, n: int) -> None:
+    def _place_bars(self, bars: Any, consts: Any, n: int) -> None:
         """Each chain is a ring; at step n depth d lies at position n + 1 + d."""
         compiled, self.rings = self.compiled, []
+        source = compiled.source.reverse
+        assert source is not None
+        first = len(source.step.inputs) - len(compiled.y_bars) - compiled.n_bar_inputs
         for c, (chain, size) in enumerate(
             zip(compiled.bar_chains, compiled.bar_sizes, strict=True)
         ):
-            type = self.carry[compiled.bars[chain.components[0]]]
-            ring = np.zeros((size, max(16, type.size + 64)), type.dtype)
+            k = chain.components[0]
+            buffer = source.step.inputs[first + k]
+            ring = np.zeros((size, max(16, buffer.n_elements + 64)), buffer.dtype)
             self.sweeper.bind(f"bar{c}", ring)
             self.sweeper.values[f"bar_step{c}"] = ring.strides[0]
             self.sweeper.values[f"bar_size{c}"] = size
-            value = np.asarray(bars[chain.components[0]], type.dtype)
-            ring[n % size, : type.size] = value.reshape(-1)
-            self.rings.append((ring, type))
+            if k < len(compiled.bars):
+                value = np.asarray(bars[k], buffer.dtype)
+            else:
+                product = compiled.products[k - len(compiled.bars)]
+                value = evaluate(product.function, [*consts, bars[product.bar]])[0]
+            inside(ring[n % size], buffer)[...] = value
+            self.rings.append((ring, buffer))
 
     def _carry_bars(self, consts: Any) -> list[np.ndarray]:
         """Cotangents of the carry; those that were handed on are recovered."""
         found: dict[int, np.ndarray] = {}
-        for chain, (ring, type) in zip(self.compiled.bar_chains, self.rings, strict=True):
+        for chain, (ring, buffer) in zip(self.compiled.bar_chains, self.rings, strict=True):
+            if chain.components[0] >= len(self.compiled.bars):
+                continue
             for depth, k in enumerate(chain.components):
-                value = ring[depth % len(ring), : type.size].reshape(type.shape).copy()
+                value = inside(ring[depth % len(ring)], buffer).copy()
                 if k in self.compiled.recover:
                     value = evaluate(self.compiled.recover[k], [*consts, value])[0]
                 found[k] = np.asarray(value)
@@ -99,6 +116,12 @@ class Cotangents:
             n = self.shape.length
             results.append(array[: n * type.size].reshape((n, *type.shape)))
         return results
+
+
+def inside(memory: np.ndarray, buffer: Buffer) -> np.ndarray:
+    """The value in a flat array with the layout of a buffer; a view."""
+    strides = tuple(s * buffer.dtype.itemsize for s in buffer.strides)
+    return np.lib.stride_tricks.as_strided(memory[buffer.offset :], buffer.shape, strides)
 
 
 def _wide(type: ArrayType) -> np.dtype:

@@ -110,7 +110,7 @@ class _Nester:
         uses.update(program.outputs)
         self.used = set(uses)
         pads = Counter(e.inputs[0] for e in program.equations if e.primitive is ix.pad)
-        self.padded = {v for v, n in pads.items() if n > 1} - set(program.inputs)
+        self.padded = {v for v, n in pads.items() if n > 1}
         for eqn in program.equations:
             b.source = eqn.source
             if eqn.primitive is ix.pad and eqn.inputs[0] in self.copies:

@@ -304,7 +304,7 @@ def run_scan_reverse(params: Any, args: Sequence[Any]) -> list[Any]:
         ]
         memory = StateMemory(shape, (), (), shape.length, False, 0, ())
     sweeper = Sweeper(compiled, memory, inputs)
-    results = Cotangents(sweeper, compiled, step, shape, bars)
+    results = Cotangents(sweeper, compiled, step, shape, consts, bars)
     begin = time.perf_counter()
     if not track.is_fresh and not track.keeps_all:
         with _closed_on_error(track):
