@@ -9,6 +9,7 @@ from backsweep.api.derivatives import (
     value_and_grad,
     vjp,
 )
+from backsweep.api.external import external_step
 from backsweep.api.pullback import Pullback
 from backsweep.api.scans import jit, scan
 from backsweep.api.structure import checkpoint, remat, stop_gradient, sum_over
@@ -24,6 +25,7 @@ __all__ = [
     "Pullback",
     "Report",
     "checkpoint",
+    "external_step",
     "grad",
     "hvp",
     "jit",

@@ -27,6 +27,14 @@ class DifferentiationError(BacksweepError, TypeError):
     """A derivative was asked for that does not exist or is not supported."""
 
 
+class ForwardModeError(DifferentiationError):
+    """Forward mode was asked for through what has only a reverse."""
+
+
+class ExternalStepError(BacksweepError, TypeError):
+    """A user's own step lacks a method, or returned what does not fit."""
+
+
 class ScheduleError(BacksweepError, ValueError):
     """A schedule that breaks the rules, or a checkpointing request that cannot be met."""
 

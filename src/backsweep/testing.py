@@ -16,7 +16,7 @@ import numpy as np
 
 from backsweep.api.derivatives import grad, hvp, jvp, vjp
 from backsweep.api.tree import Tree, flatten
-from backsweep.errors import BacksweepError
+from backsweep.errors import BacksweepError, ForwardModeError
 
 Leaves = list[np.ndarray]
 
@@ -211,6 +211,42 @@ def check_transpose(
         )
 
 
+def check_vjp(
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    *,
+    rtol: float | None = None,
+    seed: int = 0,
+) -> None:
+    """Compare reverse mode with central differences, for what has no forward mode.
+
+    Each array among the arguments is moved alone, so that the error names the one whose
+    cotangent is wrong. Parameters and `Raises` are those of `check_jvp`.
+    """
+    leaves, tree = _arrays(tuple(args))
+    rng = np.random.default_rng(seed)
+    dots = [_direction(rng, v) for v in leaves]
+    value, pullback = vjp(function, *tree.build(leaves))
+    outputs, out_tree = _arrays(value)
+    bars = [_normal(rng, y) if _is_inexact(y) else np.zeros(y.shape) for y in outputs]
+    reverse = _arrays(pullback(out_tree.build(bars)))[0]
+    weights, floats = (
+        [v[k] for k, y in enumerate(outputs) if _is_inexact(y)] for v in (bars, outputs)
+    )
+    precision = _precision([*leaves, *floats])
+    rtol = precision.difference if rtol is None else rtol
+    noise = 10 * precision.eps * _norm(floats) * _norm(weights) / precision.step
+    for k, bar in enumerate(reverse):
+        alone = [d if j == k else np.zeros_like(d) for j, d in enumerate(dots)]
+        slopes = _difference(function, leaves, tree, alone, precision.step)
+        left, right = _dot(weights, slopes), _dot([bar], [dots[k]])
+        if not abs(left - right) <= rtol * _norm(weights) * _norm(slopes) + noise:
+            raise CheckError(
+                f"argument{tree.paths()[k]}: the difference gives <w, J v> = {left:.9g}, reverse "
+                f"mode <J^T w, v> = {right:.9g} (rounding: {noise:.1g})"
+            )
+
+
 def check_grads(
     function: Callable[..., Any],
     args: Sequence[Any],
@@ -220,6 +256,8 @@ def check_grads(
     seed: int = 0,
 ) -> None:
     """Check forward mode, reverse mode, and with `order=2` second derivatives.
+
+    Where an external step has no forward mode, `check_vjp` takes the place of both for order 1.
 
     Parameters
     ----------
@@ -240,8 +278,11 @@ def check_grads(
     """
     if order not in (1, 2):
         raise ValueError(f"order={order}: 1 and 2 are supported")
-    check_jvp(function, args, rtol=rtol, seed=seed)
-    check_transpose(function, args, seed=seed)
+    try:
+        check_jvp(function, args, rtol=rtol, seed=seed)
+        check_transpose(function, args, seed=seed)
+    except ForwardModeError:
+        check_vjp(function, args, rtol=rtol, seed=seed)
     if order == 1:
         return
     leaves, tree = _arrays(tuple(args))

@@ -44,6 +44,7 @@ def _complex(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 X, Y = _values((3, 7), -1.5, 1.5), _values((3, 7), 0.4, 2.0, 1)
 Z, W = _complex((3, 5)), _complex((3, 5), 5)
+HUGE = np.array([1e7, -1e7, 3e5, 5e18, -2e36, np.inf, np.nan, 0.5, 1.0])
 INTEGERS = np.array([-7, -2, 0, 1, 3, 8]), np.array([2, -3, 5, 1, -4, 3])
 SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 2.5])
 PAIRS = tuple(a.ravel() for a in np.meshgrid(SPECIAL, SPECIAL))
@@ -135,8 +136,8 @@ EXAMPLES: dict[str, list[Example]] = {
     "log": [*_one(0.1, 4.0), Example((Z,))],
     "expm1": _one(-2.0, 2.0),
     "log1p": _one(-0.8, 3.0),
-    "sin": [*_one(-9.0, 9.0), Example((1000 * X,)), _extreme(np.array([1e7, -1e7, 3e5]))],
-    "cos": [*_one(-9.0, 9.0), Example((1000 * X,)), _extreme(np.array([1e7, -1e7, 3e5]))],
+    "sin": [*_one(-9.0, 9.0), Example((1000 * X,)), _extreme(HUGE)],
+    "cos": [*_one(-9.0, 9.0), Example((1000 * X,)), _extreme(HUGE)],
     "tan": _one(-1.2, 1.2),
     "sinh": _one(-2.0, 2.0),
     "cosh": _one(-2.0, 2.0),
@@ -151,7 +152,7 @@ EXAMPLES: dict[str, list[Example]] = {
     "power": [
         Example((Y,), {"exponent": sign * e})
         for sign in (1.0, -1.0)
-        for e in (0.5, 1.5, 2.5, 2.0, 3.0, 4.0)
+        for e in (0.5, 1.5, 2.5, 3.5, 2.0, 3.0, 4.0)
     ],
     "pow": [Example((Y, X)), _extreme(*TIES)],
     "sum": [
@@ -238,7 +239,9 @@ IN_ENGINE = {name for name, p in REGISTRY.items() if p.kind == "control"}
 """Primitives that hold programs: tests/engine runs them."""
 
 CALLS_LIBM = {
-    *("exp", "log", "expm1", "log1p", "tan", "sinh", "cosh", "tanh", "pow", "arctan2"),
+    *("tan", "sinh", "cosh", "pow", "arctan2"),
     *("arcsin", "arccos", "arctan", "arcsinh", "arccosh", "arctanh"),
 }
 """Compiled code calls the C library, NumPy its own: equal to 4 units in the last place."""
+
+CALLS_LIBM_IF_COMPLEX = {"log"}

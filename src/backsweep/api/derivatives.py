@@ -21,7 +21,7 @@ from backsweep.codegen import statistics
 from backsweep.errors import DifferentiationError, ShapeError
 from backsweep.ir import ArrayType, Builder, Program, verify
 from backsweep.ir.builder import scalar
-from backsweep.passes import jvp_program, simplify, transpose
+from backsweep.passes import check_forward_mode, jvp_program, simplify, transpose
 from backsweep.passes import linearize as linearize_program
 from backsweep.passes.jvp import instantiate
 from backsweep.passes.linearize import transpose_equations
@@ -222,7 +222,7 @@ def jvp(
     dots = _matching(call, tangents)
     keep = [t.is_inexact for t in call.traced.program.out_types]
     program, _ = jvp_program(call.traced.program, call.active, keep=keep)
-    program = verify(simplify(program))
+    program = check_forward_mode(verify(simplify(program)))
     outputs = [_unwrapped(v) for v in apply_program(program, [*call.values, *dots])]
     return _paired(call, outputs, keep)
 
@@ -248,19 +248,22 @@ def _matching(call: _Call, tangents: Any) -> list[Any]:
     return [_as_input(v, t) for v, t in zip(leaves, types, strict=True)]  # type: ignore[arg-type]
 
 
-def _linearized(function: Callable[..., Any], primals: Sequence[Any], what: str) -> Any:
+def _trace_outside(function: Callable[..., Any], primals: Sequence[Any], what: str) -> _Call:
     if active_trace() is not None:
         raise DifferentiationError(
             f"{what} inside a traced function is not supported: use grad, value_and_grad or jvp"
         )
-    call = _trace_call(function, primals, tuple(range(len(primals))))
+    return _trace_call(function, primals, tuple(range(len(primals))))
+
+
+def _linearized(call: _Call) -> Any:
     parts = linearize_program(call.traced.program, call.active)
     report = Report()
     values = [np.array(v) for v in call.values]  # later changes must not reach the pullback
     results = run_program(verify(parts.primal), values, report)
     outputs = [_unwrapped(np.array(v)) for v in results[: parts.n_outputs]]
     residuals = list(results[parts.n_outputs :])
-    return call, parts, call.traced.out_tree.build(outputs), residuals, report
+    return parts, call.traced.out_tree.build(outputs), residuals, report
 
 
 def vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Pullback]:
@@ -278,7 +281,8 @@ def vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Pullback]:
     pullback : Pullback
         Takes a cotangent of the value's structure, returns a tuple of cotangents.
     """
-    call, parts, value, residuals, report = _linearized(function, primals, "vjp")
+    call = _trace_outside(function, primals, "vjp")
+    parts, value, residuals, report = _linearized(call)
     out_types = call.traced.program.out_types
     given = [t.is_inexact for t in out_types]
     wanted = [g for g, a in zip(given, parts.active_out, strict=True) if a]
@@ -307,8 +311,11 @@ def linearize(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callabl
 
     A scan's tangent is run again from its initial state at each call.
     """
-    call, parts, value, residuals, report = _linearized(function, primals, "linearize")
-    out_types = call.traced.program.out_types
+    call = _trace_outside(function, primals, "linearize")
+    # The map is the forward mode: refuse now what could not be run later.
+    check_forward_mode(simplify(jvp_program(call.traced.program, call.active)[0]))
+    parts, value, residuals, report = _linearized(call)
+    out_types: Any = call.traced.program.out_types
 
     def pushforward(*tangents: Any) -> Any:
         dots = _matching(call, tangents)

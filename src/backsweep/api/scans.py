@@ -10,14 +10,13 @@ import numpy as np
 from backsweep.api.names import argument_names
 from backsweep.api.tracer import (
     Traced,
-    apply_program,
     finish,
     materialized,
-    trace_function,
+    run_traced,
     type_of,
 )
 from backsweep.api.tree import Tree, flatten
-from backsweep.errors import ShapeError
+from backsweep.errors import ShapeError, TraceError
 from backsweep.ir import ArrayType, Atom, Program, Var, interned
 from backsweep.primitives import control as c
 from backsweep.primitives import shape as sh
@@ -64,15 +63,15 @@ def scan(
     TraceError
         If the step cannot be traced.
     """
-    if active_trace() is None:
-        leaves, tree = flatten((init, xs))
-        types = [type_of(leaf) for leaf in leaves]
-        traced = trace_function(
-            lambda i, x: scan(step, i, x, length, checkpointing=checkpointing), types, tree
+    if not callable(step):
+        raise TraceError(
+            f"scan: the step is a {type(step).__name__}, which cannot be called; an object with "
+            f"advance and reverse goes into external_step first{at_user_line()}"
         )
-        arrays = [np.asarray(leaf, t.dtype) for leaf, t in zip(leaves, types, strict=True)]
-        values = apply_program(traced.program, [*traced.captured, *arrays])
-        return traced.out_tree.build(values)
+    if active_trace() is None:
+        return run_traced(
+            lambda i, x: scan(step, i, x, length, checkpointing=checkpointing), init, xs
+        )
     return _traced_scan(step, init, xs, length, checkpointing)
 
 
@@ -238,12 +237,7 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def compiled(*args: Any) -> Any:
         if active_trace() is None:
-            leaves, tree = flatten(args)
-            types = [type_of(leaf) for leaf in leaves]
-            traced = trace_function(compiled, types, tree)
-            arrays = [np.asarray(v, t.dtype) for v, t in zip(leaves, types, strict=True)]
-            values = apply_program(traced.program, [*traced.captured, *arrays])
-            return traced.out_tree.build(values)
+            return run_traced(compiled, *args)
         leaves, tree = flatten(args)
         out: list[Tree] = []
 

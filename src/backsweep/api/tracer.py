@@ -12,6 +12,7 @@ from backsweep import config
 from backsweep.api.tree import Tree, flatten
 from backsweep.ir import ArrayType, Atom, Literal, Program, Var, verify
 from backsweep.passes import simplify
+from backsweep.passes.powers import multiply_by_inverse_powers
 from backsweep.primitives.shape import full
 from backsweep.runtime.execute import run_program, unaliased
 from backsweep.runtime.report import Report
@@ -79,7 +80,8 @@ def finish(
     """Order the inputs: captured values first."""
     captured = list(trace.captured.values())
     inputs = (*(var for var, _ in captured), *arguments)
-    program = simplify(Program(inputs, tuple(trace.builder.equations), tuple(outputs), name))
+    program = Program(inputs, tuple(trace.builder.equations), tuple(outputs), name)
+    program = simplify(multiply_by_inverse_powers(program))
     if config.verify_level() > 0:
         verify(program)
     return Traced(program, [outer for _, outer in captured], out_tree)
@@ -99,6 +101,15 @@ def apply_program(
     atoms = [materialized(trace, a) for a in atoms]
     atoms = [_cast(trace, a, v.type) for a, v in zip(atoms, program.inputs, strict=True)]
     return [wrap(a) for a in trace.builder.inline(program, tuple(atoms))]
+
+
+def run_traced(function: Callable[..., Any], *args: Any) -> Any:
+    """Trace a function where nothing is traced yet, and run it."""
+    leaves, tree = flatten(args)
+    types = [type_of(leaf) for leaf in leaves]
+    traced = trace_function(function, types, tree)
+    arrays = [np.asarray(leaf, t.dtype) for leaf, t in zip(leaves, types, strict=True)]
+    return traced.out_tree.build(apply_program(traced.program, [*traced.captured, *arrays]))
 
 
 def _cast(trace: Trace, atom: Atom, type: Any) -> Atom:

@@ -1,6 +1,6 @@
 """Compiled sweeps, on disk by the hash of everything that they depend on.
 
-Key: source text, the code that it calls (`native.py`), versions of backsweep, Numba,
+Key: source text, the code that it calls (`native.py` and what stands with it), versions of Numba,
 llvmlite and NumPy, and name and features of the CPU. The module's source is written
 atomically into an owner-only folder of that name, imported, and compiled; Numba keeps the
 machine code beside it (its own index cannot notice a changed callee: the key does).
@@ -19,6 +19,7 @@ from typing import Any
 
 from backsweep import config
 from backsweep.codegen.statistics import statistics
+from backsweep.primitives import far
 
 _loaded: dict[str, Any] = {}
 
@@ -29,7 +30,8 @@ def _environment_key() -> str:
     import numba
     import numpy
 
-    native = Path(__file__).with_name("native.py").read_text()
+    callees = [Path(__file__).with_name(n) for n in ("native.py", "native_math.py")]
+    native = "".join(p.read_text() for p in (*callees, Path(far.__file__)))
     features = llvm.get_host_cpu_features().flatten()
     parts = (numba.__version__, llvmlite.__version__, numpy.__version__, sys.version)
     return "\n".join((*parts, llvm.get_host_cpu_name(), features, native))

@@ -6,6 +6,7 @@ values are pairs of nodes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,8 @@ class Address:
 
 _BOOLEAN = {"lt", "le", "gt", "ge", "eq", "ne", "logical_and", "logical_or"}
 _BOOLEAN |= {"logical_xor", "logical_not"}
+_COMMUTATIVE = {"add", "mul", "eq", "ne", "logical_and", "logical_or", "logical_xor"}
+"""In every bit, so that x y and y x are one node."""
 
 
 class Graph:
@@ -79,7 +82,8 @@ class Graph:
     def literal(self, value: Any, dtype: Any) -> int:
         dtype = np.dtype(dtype)
         value = dtype.type(value)
-        return self._add("literal", (), dtype, (value.tobytes(), value.item()))
+        item = value.item() if value == value else math.nan  # one object: NaN differs from NaN
+        return self._add("literal", (), dtype, (value.tobytes(), item))
 
     def index(self, dim: int, stride: int, constant: int) -> int:
         return self._add("index", (), np.dtype(np.int64), (dim, stride, constant), frozenset([dim]))
@@ -91,7 +95,7 @@ class Graph:
         if folded is not None:
             return folded
         dtype = np.dtype(bool) if name in _BOOLEAN else self.nodes[args[-1]].dtype
-        return self._add(name, args, dtype, None)
+        return self._add(name, tuple(sorted(args)) if name in _COMMUTATIVE else args, dtype, None)
 
     def _move_sign(self, name: str, args: tuple[int, ...]) -> int | None:
         """Signs leave products, and a - b is -(b - a) where that is known: exact, and what

@@ -9,6 +9,7 @@ import re
 _OWN = """
 math np float32 float64 int32 int64 view f32 f64 i32 i64 u8 fold_f32 fold_f64 U P32 P64 lo hi
 scratch block at at_block best row v k arguments_are_disjoint
+exponent_of far_rest far_turns mantissa_of power_of_two root_guess upper_half
 """
 RESERVED = {*dir(builtins), *_OWN.split()}
 

@@ -24,7 +24,7 @@ from backsweep.primitives.access import (
     is_memory_reshape,
     is_short_sum,
 )
-from backsweep.primitives.ops import BASIC
+from backsweep.primitives.ops import BASIC, EXPANDED_COST
 
 STORED_IF_DEARER_THAN = 12
 """Cost of recomputing a value at its further offsets, above which it is stored."""
@@ -40,8 +40,8 @@ def has_wide_step(eqn: Equation) -> bool:
 def cost_of(eqn: Equation) -> int:
     """In units of one addition."""
     name = eqn.primitive.name
-    if name in ("sin", "cos"):
-        return 30
+    if name in EXPANDED_COST:
+        return EXPANDED_COST[name]
     if name == "power":
         return 12
     return BASIC[name].cost if name in BASIC else 1

@@ -280,6 +280,9 @@ from backsweep.codegen.native import (
     copy_bytes, copy_exactly, f32, f64, fill_zero, flush_denormals, fold_f32, fold_f64, i32, i64,
     narrow, p_f32, p_f64, p_i32, p_i64, p_u8, restore_denormals, rows_between, rows_of, u8, view,
 )
+from backsweep.codegen.native_math import (
+    exponent_of, far_rest, far_turns, mantissa_of, power_of_two, root_guess, upper_half,
+)
 
 U = np.uint64
 ZERO_f8, ONE_f8, MINUS_f8 = np.float64(0), np.float64(1), np.float64(-1)

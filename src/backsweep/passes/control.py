@@ -7,9 +7,10 @@ The JVP of a reverse sweep is the reverse sweep of the JVP'd step with the cotan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from backsweep.errors import DifferentiationError
 from backsweep.ir import Atom, Builder, Equation, Program, Var
@@ -23,7 +24,21 @@ from backsweep.primitives.shape import sum_to, zeros
 Flags = tuple[bool, ...]
 
 
-@lru_cache(maxsize=64)
+def _cached_with_program(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Results of a program are kept as long as it is: it may hold a user's object (external)."""
+    known: WeakKeyDictionary[Program, dict[Any, Any]] = WeakKeyDictionary()
+
+    @wraps(function)
+    def lookup(program: Program, *key: Any) -> Any:
+        own = known.setdefault(program, {})
+        if key not in own:
+            own[key] = function(program, *key)
+        return own[key]
+
+    return lookup
+
+
+@_cached_with_program
 def carry_fixpoint(
     step: Program, n_consts: int, n_carry: int, active: Flags
 ) -> tuple[Flags, Flags]:

@@ -2,7 +2,7 @@
 
 * `remat`, its tangent and its reverse become equations: a step that is reversed from its
   state computes its values again anyway;
-* a sum over items becomes a sum of equations;
+* a sum over items becomes equations, in the order of its tree;
 * the tangent of a scan becomes the scan of its JVP;
 * a scan of no step or of one (`jit`) is no loop.
 
@@ -73,12 +73,8 @@ def _remat_reverse(r: _Inliner, eqn: Equation, ins: tuple[Any, ...]) -> Sequence
 
 
 def _sum_of(r: _Inliner, eqn: Equation, ins: tuple[Any, ...]) -> Sequence[Atom]:
-    first, *others = eqn.params["programs"]
-    totals = r.run(first, ins)
-    for program in others:
-        pairs = zip(totals, r.run(program, ins), strict=True)
-        totals = [r.builder(ew.add, total, value) for total, value in pairs]
-    return totals
+    terms = (r.run(program, ins) for program in eqn.params["programs"])
+    return c.along_tree(terms, lambda total, value: r.builder(ew.add, total, value))
 
 
 def _scan_tangent(r: _Inliner, eqn: Equation, ins: tuple[Any, ...]) -> Sequence[Atom]:

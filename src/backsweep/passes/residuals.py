@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from backsweep.ir import ArrayType, Atom, Builder, Equation, Program, Var
 from backsweep.passes.linearize import Linearized, linearize, transpose_equations
 from backsweep.passes.simplify import simplify
-from backsweep.primitives.ops import BASIC
+from backsweep.primitives.ops import BASIC, EXPANDED_COST
 from backsweep.primitives.shape import zeros
 
 DEAR = 12
@@ -78,7 +78,7 @@ def _cost(equations: dict[Var, Equation], var: Var) -> int:
         eqn = equations[v]
         if eqn.primitive.kind == "elementwise":
             name = eqn.primitive.name
-            total += 30 if name in ("sin", "cos") else getattr(BASIC.get(name), "cost", 2)
+            total += EXPANDED_COST.get(name, getattr(BASIC.get(name), "cost", 2))
         elif eqn.primitive.kind in ("reduce", "contract", "control"):
             total += 1000
         stack.extend(a for a in eqn.inputs if isinstance(a, Var))

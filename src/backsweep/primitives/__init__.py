@@ -1,6 +1,6 @@
 """Declarations of all primitives."""
 
-from backsweep.primitives import control, elementwise, gather, index, reduce, shape
+from backsweep.primitives import control, elementwise, external, gather, index, reduce, shape
 from backsweep.primitives.registry import REGISTRY
 
-__all__ = ["REGISTRY", "control", "elementwise", "gather", "index", "reduce", "shape"]
+__all__ = ["REGISTRY", "control", "elementwise", "external", "gather", "index", "reduce", "shape"]

@@ -8,19 +8,22 @@ its differentiation (DESIGN 4):
 * `scan_tangent`: the tangent-linear scan, linear in the tangents;
 * `scan_reverse`: (trajectory, consts, xs, cotangents) -> cotangents; its transpose.
 
-`sum_of` adds up the outputs of several programs on the same inputs, one after the other.
+`sum_of` runs several programs on the same inputs, one after the other, and adds up their outputs
+along a fixed binary tree.
 Evaluation here is the plain reference; the runtime has its own, compiled.
 """
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from backsweep.errors import ProgramError
-from backsweep.ir import ArrayType, Primitive, Program, TrajectoryType, evaluate
+from backsweep.ir import ArrayType, Primitive, TrajectoryType, evaluate
 from backsweep.primitives.registry import declare
 
 
@@ -137,16 +140,43 @@ def _type_sum_of(p: Any, *types: Any) -> tuple[Any, ...]:
     return tuple(p["programs"][0].out_types)
 
 
-def sum_of_evaluated(programs: tuple[Program, ...], run: Any) -> tuple[Any, ...]:
-    """Add up outputs in the order of the programs; `run(program)` yields arrays."""
-    totals: list[Any] | None = None
-    for program in programs:
-        values = run(program)
-        if totals is None:
-            totals = [np.array(v) for v in values]
-        else:
-            totals = [t + v for t, v in zip(totals, values, strict=True)]
-    return tuple(totals or ())
+def along_tree(terms: Iterable[Sequence[Any]], add: Callable[[Any, Any], Any]) -> Sequence[Any]:
+    """Add up tuples along a fixed binary tree over their numbers.
+
+    The sum of the terms [lo, hi) is that of [lo, mid) plus that of [mid, hi), where mid - lo is
+    the largest power of two below hi - lo. So the bits depend on the terms alone, not on who
+    computes which of them, and whole subtrees can be made elsewhere.
+
+    Parameters
+    ----------
+    terms : iterable
+        Consumed one by one. At most log2(n) + 1 partial sums are alive, as the digits of a
+        binary counter: two that hold equally many terms are added at once.
+    add : callable
+        Of two entries: arrays, or values of a program under construction.
+    """
+
+    def added(x: Sequence[Any], y: Sequence[Any]) -> Sequence[Any]:
+        return [add(a, b) for a, b in zip(x, y, strict=True)]
+
+    partial: list[tuple[int, Sequence[Any]]] = []
+    for term in terms:
+        size, total = 1, term
+        while partial and partial[-1][0] == size:
+            before = partial.pop()[1]
+            size, total = 2 * size, added(before, total)
+        partial.append((size, total))
+    if not partial:
+        return ()
+    total = partial.pop()[1]
+    while partial:
+        total = added(partial.pop()[1], total)
+    return total
+
+
+def tree_sum(terms: Iterable[Sequence[Any]]) -> tuple[np.ndarray, ...]:
+    """The sum of tuples of arrays, in the order of `along_tree`."""
+    return tuple(np.array(t) for t in along_tree(terms, operator.add))
 
 
 sum_of = declare(
@@ -154,7 +184,7 @@ sum_of = declare(
         "sum_of",
         "control",
         _type_sum_of,
-        lambda p, *args: sum_of_evaluated(p["programs"], lambda q: evaluate(q, args)),
+        lambda p, *args: tree_sum(evaluate(q, args) for q in p["programs"]),
     )
 )
 

@@ -15,6 +15,7 @@ from backsweep.errors import ShapeError
 from backsweep.ir import ArrayType, Atom, Builder, Literal, Primitive
 from backsweep.ir.builder import same_shape, scalar
 from backsweep.primitives import ops
+from backsweep.primitives import transcendental as tr
 from backsweep.primitives.registry import declare
 
 Partial = Callable[[Builder, Any, tuple[Atom, ...], Atom], Atom]
@@ -286,18 +287,22 @@ minimum = elementwise("minimum", *_half_where_equal("lt"), expand=ops.minimum)
 abs_ = elementwise("abs", lambda b, p, x, out: b(sign, x[0]))
 
 sqrt = elementwise("sqrt", lambda b, p, x, out: b(div, scalar(0.5, out), out))
-exp = elementwise("exp", lambda b, p, x, out: out)
-log = elementwise("log", lambda b, p, x, out: b(div, scalar(1, out), x[0]))
-expm1 = elementwise("expm1", lambda b, p, x, out: b(add, out, scalar(1, out)))
+exp = elementwise("exp", lambda b, p, x, out: out, expand=tr.exp)
+log = elementwise("log", lambda b, p, x, out: b(div, scalar(1, out), x[0]), expand=tr.log)
+expm1 = elementwise("expm1", lambda b, p, x, out: b(add, out, scalar(1, out)), expand=tr.expm1)
 log1p = elementwise(
-    "log1p", lambda b, p, x, out: b(div, scalar(1, out), b(add, x[0], scalar(1, out)))
+    "log1p",
+    lambda b, p, x, out: b(div, scalar(1, out), b(add, x[0], scalar(1, out))),
+    expand=tr.log1p,
 )
-sin: Primitive = elementwise("sin", lambda b, p, x, out: b(cos, x[0]), expand=ops.sin)
-cos: Primitive = elementwise("cos", lambda b, p, x, out: b(neg, b(sin, x[0])), expand=ops.cos)
+sin: Primitive = elementwise("sin", lambda b, p, x, out: b(cos, x[0]), expand=tr.sin)
+cos: Primitive = elementwise("cos", lambda b, p, x, out: b(neg, b(sin, x[0])), expand=tr.cos)
 tan = elementwise("tan", lambda b, p, x, out: b(add, scalar(1, out), b(mul, out, out)))
 sinh: Primitive = elementwise("sinh", lambda b, p, x, out: b(cosh, x[0]))
 cosh: Primitive = elementwise("cosh", lambda b, p, x, out: b(sinh, x[0]))
-tanh = elementwise("tanh", lambda b, p, x, out: b(sub, scalar(1, out), b(mul, out, out)))
+tanh = elementwise(
+    "tanh", lambda b, p, x, out: b(sub, scalar(1, out), b(mul, out, out)), expand=tr.tanh
+)
 
 
 def _inverse_root(sign_x: int, constant: int) -> Partial:

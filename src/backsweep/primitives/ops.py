@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from backsweep.primitives import bits, far, transcendental
+
 
 @dataclass(frozen=True, slots=True)
 class Basic:
@@ -49,10 +51,6 @@ BASIC: dict[str, Basic] = {
     "logical_not": Basic(np.logical_not, "(not {0})"),
     "select": Basic(np.where, "({1} if {0} else {2})", 2),
     "floor_divide": Basic(np.floor_divide, "({0} // {1})", 10),
-    "exp": Basic(np.exp, "math.exp({0})", 30),
-    "log": Basic(np.log, "math.log({0})", 30),
-    "expm1": Basic(np.expm1, "math.expm1({0})", 30),
-    "log1p": Basic(np.log1p, "math.log1p({0})", 30),
     "tan": Basic(np.tan, "math.tan({0})", 40),
     "arcsin": Basic(np.arcsin, "math.asin({0})", 30),
     "arccos": Basic(np.arccos, "math.acos({0})", 30),
@@ -60,12 +58,24 @@ BASIC: dict[str, Basic] = {
     "arctan2": Basic(np.arctan2, "math.atan2({0}, {1})", 40),
     "sinh": Basic(np.sinh, "math.sinh({0})", 40),
     "cosh": Basic(np.cosh, "math.cosh({0})", 40),
-    "tanh": Basic(np.tanh, "math.tanh({0})", 40),
     "arcsinh": Basic(np.arcsinh, "math.asinh({0})", 40),
     "arccosh": Basic(np.arccosh, "math.acosh({0})", 40),
     "arctanh": Basic(np.arctanh, "math.atanh({0})", 40),
     "pow": Basic(np.power, "({0} ** {1})", 60),
+    "power_of_two": Basic(bits.power_of_two, "power_of_two({0})", 2),
+    "exponent": Basic(bits.exponent, "exponent_of({0})", 3),
+    "mantissa": Basic(bits.mantissa, "mantissa_of({0})", 2),
+    "root_guess": Basic(bits.root_guess, "root_guess({0})", 2),
+    "upper_half": Basic(bits.upper_half, "upper_half({0})"),
+    "far_turns": Basic(far.far_turns, "far_turns({0}, {1})"),
+    "far_rest": Basic(far.far_rest, "far_rest({0}, {1})"),
 }
+
+EXPANDED_COST = {
+    **dict.fromkeys(("sin", "cos", "exp", "expm1", "log", "log1p"), 30),
+    "tanh": 40,
+}
+"""Of the expansions in `transcendental`, in the units of `Basic.cost`."""
 
 
 class NumpyOps:
@@ -90,13 +100,16 @@ NUMPY_OPS = NumpyOps()
 # --------------------------------------------------------------------------- powers
 
 EXPANDED_EXPONENTS = frozenset(
-    sign * e for sign in (1.0, -1.0) for e in (0.5, 1.5, 2.5, 1.0, 2.0, 3.0, 4.0)
+    sign * e for sign in (1.0, -1.0) for e in (0.5, 1.5, 2.5, 3.5, 1.0, 2.0, 3.0, 4.0)
 )
+INVERSE_ROOT_EXPONENTS = frozenset((-1.5, -2.5, -3.5))
 
 
 def power(ops: Any, params: Any, x: Any) -> Any:
     """x**exponent for the exponents that products and one square root can make."""
     exponent = params["exponent"]
+    if exponent in INVERSE_ROOT_EXPONENTS:
+        return transcendental.inverse_root_power(ops, x, int(-2 * exponent))
     whole, half = divmod(abs(exponent), 1.0)
     result = None
     for _ in range(int(whole)):
@@ -107,70 +120,7 @@ def power(ops: Any, params: Any, x: Any) -> Any:
     return result if exponent > 0 else ops("div", ops.const(1, x), result)
 
 
-# --------------------------------------------------------------------------- sin and cos
-
-# Cody-Waite parts of pi/2 with 33, 33 and 53 bits and the kernel polynomials of
-# fdlibm (Sun Microsystems 1993, k_sin.c, k_cos.c, e_rem_pio2.c).
-_TWO_OVER_PI = 6.36619772367581382433e-01
-_PI_2 = (1.57079632673412561417e00, 6.07710050630396597660e-11, 2.02226624879595063154e-21)
-_ROUND = 6755399441055744.0  # 1.5 * 2**52: adding and subtracting it rounds to an integer
-_SIN = (
-    -1.66666666666666324348e-01,
-    8.33333333332248946124e-03,
-    -1.98412698298579493134e-04,
-    2.75573137070700676789e-06,
-    -2.50507602534068634195e-08,
-    1.58969099521155010221e-10,
-)
-_COS = (
-    4.16666666666666019037e-02,
-    -1.38888888888741095749e-03,
-    2.48015872894767294178e-05,
-    -2.75573143513906633035e-07,
-    2.08757232129817482790e-09,
-    -1.13596475577881948265e-11,
-)
-SIN_COS_LIMIT = 1.0e6
-"""Beyond this |x| (rad) the reduction is no longer exact and sin and cos give NaN."""
-
-
-def _horner(ops: Any, coefficients: tuple[float, ...], z: Any) -> Any:
-    result = ops.const(coefficients[-1], z)
-    for c in reversed(coefficients[:-1]):
-        result = ops("add", ops("mul", result, z), ops.const(c, z))
-    return result
-
-
-def _sin_cos(ops: Any, x: Any, shift: float) -> Any:
-    """sin(x + shift pi/2), branch-free, in float64 whatever the dtype of x."""
-    dtype = ops.dtype(x)
-    x = ops.cast(np.float64, x)
-    n = ops("mul", x, ops.const(_TWO_OVER_PI, x))
-    n = ops("sub", ops("add", n, ops.const(_ROUND, x)), ops.const(_ROUND, x))
-    r = x
-    for part in _PI_2:
-        r = ops("sub", r, ops("mul", n, ops.const(part, x)))
-    z = ops("mul", r, r)
-    sine = ops("add", r, ops("mul", ops("mul", r, z), _horner(ops, _SIN, z)))
-    half_z = ops("mul", ops.const(0.5, z), z)
-    tail = ops("mul", ops("mul", z, z), _horner(ops, _COS, z))
-    cosine = ops("add", ops("sub", ops.const(1, z), half_z), tail)
-    q = ops("add", n, ops.const(shift, n)) if shift else n
-    quarter = ops("floor", ops("mul", q, ops.const(0.25, q)))
-    q = ops("sub", q, ops("mul", ops.const(4, q), quarter))
-    odd = ops("logical_or", ops("eq", q, ops.const(1, q)), ops("eq", q, ops.const(3, q)))
-    value = ops("select", odd, cosine, sine)
-    value = ops("select", ops("ge", q, ops.const(2, q)), ops("neg", value), value)
-    in_range = ops("le", ops("abs", x), ops.const(SIN_COS_LIMIT, x))
-    return ops.cast(dtype, ops("select", in_range, value, ops.const(np.nan, x)))
-
-
-def sin(ops: Any, params: Any, x: Any) -> Any:
-    return _sin_cos(ops, x, 0.0)
-
-
-def cos(ops: Any, params: Any, x: Any) -> Any:
-    return _sin_cos(ops, x, 1.0)
+# --------------------------------------------------------------------------- extrema
 
 
 def maximum(ops: Any, params: Any, x: Any, y: Any) -> Any:
@@ -215,8 +165,9 @@ def complex_div(ops: Any, x: Pair, y: Pair) -> Pair:
 
 
 def complex_exp(ops: Any, x: Pair) -> Pair:
-    size = ops("exp", x[0])
-    return ops("mul", size, cos(ops, {}, x[1])), ops("mul", size, sin(ops, {}, x[1]))
+    t = transcendental
+    size = t.exp(ops, {}, x[0])
+    return ops("mul", size, t.cos(ops, {}, x[1])), ops("mul", size, t.sin(ops, {}, x[1]))
 
 
 def complex_abs(ops: Any, x: Pair) -> Any:
@@ -232,7 +183,7 @@ def complex_sqrt(ops: Any, x: Pair) -> Pair:
 
 
 def complex_log(ops: Any, x: Pair) -> Pair:
-    return ops("log", complex_abs(ops, x)), ops("arctan2", x[1], x[0])
+    return transcendental.log(ops, {}, complex_abs(ops, x)), ops("arctan2", x[1], x[0])
 
 
 COMPLEX: dict[str, Callable[..., Any]] = {

@@ -10,7 +10,7 @@ import numpy as np
 from backsweep.ir import Equation, Program, evaluate
 from backsweep.passes import jvp_program, vjp_program
 from backsweep.passes.control import jvp_step
-from backsweep.primitives.control import scan_shape, sum_of_evaluated
+from backsweep.primitives.control import scan_shape, tree_sum
 from backsweep.runtime.report import Report, ScanReport
 from backsweep.runtime.scan import run_scan, run_scan_forward, run_scan_reverse
 
@@ -98,9 +98,7 @@ class _Handlers:
         return run_program(program, values, self.report)
 
     def sum_of(self, eqn: Equation, values: list[Any]) -> Sequence[Any]:
-        return sum_of_evaluated(
-            eqn.params["programs"], lambda p: run_program(p, values, self.report)
-        )
+        return tree_sum(run_program(p, values, self.report) for p in eqn.params["programs"])
 
 
 __all__ = ["run_program", "unaliased"]

@@ -1,16 +1,17 @@
-"""The Python executor: runs any step through a small protocol, under any schedule.
+"""The Python executor: runs any step under any schedule.
 
-A traced step that cannot be compiled (or with BACKSWEEP_NO_JIT=1) is run by the reference
-interpreter; a user's own step brings its own `advance` and `reverse`.
+A step that cannot be compiled (or with BACKSWEEP_NO_JIT=1) is run by the reference
+interpreter; so is one that calls a user's own step (`primitives.external`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from backsweep.ir import Program
 from backsweep.passes import vjp_program
 from backsweep.primitives.control import ScanShape, scan_shape, stacked
 from backsweep.runtime.report import ScanReport
-from backsweep.runtime.snapshots import close_store, open_store
+from backsweep.runtime.snapshots import close_store, closed_on_error, open_store
 from backsweep.schedule import AbstractSchedule
 from backsweep.schedule.actions import Advance, Discard, Load, Reverse, Store
 from backsweep.storage import AbstractStore
@@ -26,23 +27,9 @@ from backsweep.storage import AbstractStore
 State = list[np.ndarray]
 
 
-class StepProtocol(Protocol):
-    """What the runtime needs to know about a step."""
-
-    def advance(self, state: State, x: Sequence[Any]) -> tuple[State, list[Any]]:
-        """One step forward: the next state and the records."""
-        ...
-
-    def reverse(
-        self, state: State, x: Sequence[Any], state_bar: State, y_bar: Sequence[Any]
-    ) -> tuple[State, list[Any], list[Any]]:
-        """One step backward from the state before it: state_bar, x_bar, consts_bar."""
-        ...
-
-
 @dataclass
 class TracedStep:
-    """A traced step, run by the reference interpreter."""
+    """A step, run by the reference interpreter."""
 
     step: Program
     shape: ScanShape
@@ -51,31 +38,44 @@ class TracedStep:
     active_out: tuple[bool, ...] = ()
     _vjp: Program | None = None
 
-    def advance(self, state: State, x: Sequence[Any]) -> tuple[State, list[Any]]:
+    def advance(self, n: int, state: State, x: Sequence[Any]) -> tuple[State, list[Any]]:
+        """Step n forward: the next state and the records."""
         from backsweep.runtime.execute import run_program
 
-        outputs = run_program(self.step, [*self.consts, *state, *x])
+        with self._noting(n):
+            outputs = run_program(self.step, [*self.consts, *state, *x])
         carry, ys = self.shape.split_outputs(outputs)
         return [np.array(c) for c in carry], list(ys)
 
     def reverse(
-        self, state: State, x: Sequence[Any], state_bar: State, y_bar: Sequence[Any]
+        self, n: int, state: State, x: Sequence[Any], state_bar: State, y_bar: Sequence[Any]
     ) -> tuple[State, list[Any], list[Any]]:
+        """Step n backward from the state before it: state_bar, x_bar, consts_bar."""
         from backsweep.runtime.execute import run_program
 
         if self._vjp is None:
             self._vjp = vjp_program(self.step, self.active_in, self.active_out)
-        results = run_program(self._vjp, [*self.consts, *state, *x, *state_bar, *y_bar])
+        with self._noting(n):
+            results = run_program(self._vjp, [*self.consts, *state, *x, *state_bar, *y_bar])
         consts, carry, _ = self.shape.split_inputs(self.active_in)
         a, c = sum(consts), sum(consts) + sum(carry)
         return results[a:c], results[c:], results[:a]
+
+    @contextlib.contextmanager
+    def _noting(self, n: int) -> Iterator[None]:
+        """An exception out of the step says in which step it was raised."""
+        try:
+            yield
+        except Exception as error:
+            error.add_note(f"in step {n} of a scan of {self.shape.length} steps")
+            raise
 
 
 @dataclass
 class PythonTrajectory:
     """Snapshots of a scan that Python runs."""
 
-    step: Any
+    step: TracedStep
     schedule: AbstractSchedule
     initial: State
     xs: Sequence[Any]
@@ -107,7 +107,7 @@ class PythonTrajectory:
             case Advance(start, stop):
                 for n in range(start, stop):
                     self.previous = self.state
-                    self.state, y = self.step.advance(self.state, [x[n] for x in self.xs])
+                    self.state, y = self.step.advance(n, self.state, [x[n] for x in self.xs])
                     for k, value in enumerate(y if ys is not None else []):
                         ys[k].append(np.array(value))  # type: ignore[index]
                 self.at = stop
@@ -129,7 +129,7 @@ def run_scan(params: Any, args: Sequence[Any]) -> list[Any]:
     ys: list[list[Any]] = [[] for _ in range(len(step.outputs) - shape.n_carry)]
     state = [np.array(c) for c in carry]
     for n in range(shape.length):
-        state, y = runner.advance(state, [x[n] for x in xs])
+        state, y = runner.advance(n, state, [x[n] for x in xs])
         for collected, value in zip(ys, y, strict=True):
             collected.append(np.array(value))
     return [*state, *_stacked(ys, step, shape)]
@@ -155,7 +155,8 @@ def run_scan_forward(
     track = PythonTrajectory(runner, schedule, initial, xs, report, store)
     ys: list[list[Any]] = [[] for _ in range(len(step.outputs) - shape.n_carry)]
     begin = time.perf_counter()
-    track.forward_phase(ys)
+    with closed_on_error(track):
+        track.forward_phase(ys)
     report.forward_seconds = time.perf_counter() - begin
     state_bytes = sum(np.asarray(c).nbytes for c in carry)
     if request.uses_disk:
@@ -168,25 +169,27 @@ def run_scan_forward(
 def run_scan_reverse(params: Any, args: Sequence[Any]) -> list[Any]:
     """Phase 2 of the schedule."""
     track: PythonTrajectory = args[0]
-    runner: TracedStep = track.step
+    runner = track.step
     shape, step = runner.shape, runner.step
     runner.active_in, runner.active_out = params["active_in"], params["active_out"]
     runner._vjp = None
     n_primal = len(step.inputs) - shape.n_carry
     bars = args[1 + n_primal :]
-    if track.actions is None:
-        track.forward_phase(None)
     consts, carry, xs = shape.split_inputs(runner.active_in)
     n_carry = sum(carry)
     sweep = _ReverseState([np.array(b) for b in bars[:n_carry]], bars[n_carry:], [], [])
     begin = time.perf_counter()
-    for action in track.actions:
-        if isinstance(action, Reverse):
-            for n in range(action.stop - 1, action.start - 1, -1):
-                _reverse_step(track, sweep, n)
-        else:
-            track._execute(action, None)
-    track.actions = None
+    with closed_on_error(track):
+        if track.actions is None:
+            track.forward_phase(None)
+        # Taken away first: a sweep that breaks off must not be continued by the next one.
+        actions, track.actions = track.actions, None
+        for action in actions:
+            if isinstance(action, Reverse):
+                for n in range(action.stop - 1, action.start - 1, -1):
+                    _reverse_step(track, sweep, n)
+            else:
+                track._execute(action, None)
     track.report.reverse_seconds += time.perf_counter() - begin
     return _collect(runner, sweep, (consts, carry, xs))
 
@@ -203,7 +206,7 @@ def _reverse_step(track: PythonTrajectory, sweep: _ReverseState, n: int) -> None
     state = track.state if track.at == n else track.previous
     x = [x[n] for x in track.xs]
     y_bar = [y[n] for y in sweep.y_bars]
-    state_bar, x_bar, const_bar = track.step.reverse(state, x, sweep.state_bar, y_bar)
+    state_bar, x_bar, const_bar = track.step.reverse(n, state, x, sweep.state_bar, y_bar)
     sweep.state_bar = [np.array(b) for b in state_bar]
     sweep.x_bars.append([np.array(b) for b in x_bar])
     wide = [

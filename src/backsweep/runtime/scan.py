@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +14,7 @@ from backsweep import config
 from backsweep.codegen.step import NotLowerable
 from backsweep.codegen.sweep_source import find_chains
 from backsweep.ir import ArrayType, Program
+from backsweep.passes.external import external_steps
 from backsweep.passes.residuals import ResidualPlan
 from backsweep.primitives.control import ScanShape, scan_shape, stacked
 from backsweep.runtime import interpreted
@@ -30,7 +30,7 @@ from backsweep.runtime.cotangents import Cotangents
 from backsweep.runtime.inner import check_inner_bytes
 from backsweep.runtime.memory import available_bytes
 from backsweep.runtime.report import ScanReport
-from backsweep.runtime.snapshots import close_store, open_store
+from backsweep.runtime.snapshots import close_store, closed_on_error, open_store
 from backsweep.runtime.sweeper import (
     ROWS_PER_TABLE,
     StateMemory,
@@ -115,7 +115,7 @@ def _inputs(step: Program, shape: ScanShape, consts: Any, xs: Any) -> SweepInput
 def run_scan(params: Any, args: Sequence[Any], report: ScanReport | None = None) -> list[Any]:
     """A scan whose trajectory nobody needs."""
     step, shape = params["step"], scan_shape(params)
-    compiled = _try_compile(lambda: compile_forward(step, shape, in_place=True))
+    compiled = _try_compile(step, lambda: compile_forward(step, shape, in_place=True))
     if isinstance(compiled, str):
         return interpreted.run_scan(params, args)
     consts, init, xs = shape.split_inputs(args)
@@ -148,12 +148,22 @@ def _state_memory(
     )
 
 
-def _try_compile(build: Any) -> CompiledSweep | str:
-    """The compiled sweep, or why there is none."""
+def _why_python(step: Program) -> str:
+    """Why a step is not even given to the code generator; empty where it is.
+
+    External steps must not come there: what was compiled is remembered by the step's text, in
+    which two objects of one class are equal.
+    """
     if config.is_jit_disabled():
         return "BACKSWEEP_NO_JIT is set"
+    names = ", ".join(external_steps(step))
+    return f"the step is external: {names}" if names else ""
+
+
+def _try_compile(step: Program, build: Any) -> CompiledSweep | str:
+    """The compiled sweep, or why there is none."""
     try:
-        return build()
+        return _why_python(step) or build()
     except NotLowerable as reason:
         return str(reason)
 
@@ -169,7 +179,7 @@ def run_scan_forward(params: Any, args: Sequence[Any], report: ScanReport) -> li
     report.n_steps, report.n_snapshots = shape.length, schedule.n_snapshots
     keeps_all = isinstance(schedule, StoreAll) and not request.uses_disk
     active_in = params.get("active_in")
-    can_plan = keeps_all and active_in is not None and not config.is_jit_disabled()
+    can_plan = keeps_all and active_in is not None and not _why_python(step)
     plan = residual_plan(step, shape, active_in) if can_plan else None
     program = plan.forward if plan is not None else step
 
@@ -177,7 +187,7 @@ def run_scan_forward(params: Any, args: Sequence[Any], report: ScanReport) -> li
         check_inner_bytes(step, available_bytes() // 2)
         return compile_forward(program, shape, in_place=plan is not None)
 
-    compiled = _try_compile(build)
+    compiled = _try_compile(step, build)
     if isinstance(compiled, str):
         report.executor = f"python ({compiled})"
         return interpreted.run_scan_forward(params, args, schedule, request, report)
@@ -196,7 +206,7 @@ def run_scan_forward(params: Any, args: Sequence[Any], report: ScanReport) -> li
     if plan is not None:
         track.records = _allocate_records(sweeper, plan, len(ys), shape)
     begin = time.perf_counter()
-    with _closed_on_error(track):
+    with closed_on_error(track):
         _run_phase(track, sweeper, ADVANCE)
     report.forward_seconds = time.perf_counter() - begin
     report.n_advances, report.n_threads = memory.n_advances, sweeper.n_threads
@@ -248,16 +258,6 @@ def _execute(track: Trajectory, sweeper: Sweeper, table: np.ndarray) -> None:
         sweeper.run_in_pieces(table)
 
 
-@contextlib.contextmanager
-def _closed_on_error(track: Trajectory) -> Iterator[None]:
-    """Snapshots on disk go at once, not when the traceback is dropped."""
-    try:
-        yield
-    except BaseException:
-        track.close()
-        raise
-
-
 def _run_phase(track: Trajectory, sweeper: Sweeper, kind: int) -> None:
     """Phase 1 (ADVANCE) or phase 2 (REVERSE) of the schedule."""
     if track.keeps_all:
@@ -307,10 +307,10 @@ def run_scan_reverse(params: Any, args: Sequence[Any]) -> list[Any]:
     results = Cotangents(sweeper, compiled, step, shape, consts, bars)
     begin = time.perf_counter()
     if not track.is_fresh and not track.keeps_all:
-        with _closed_on_error(track):
+        with closed_on_error(track):
             _restart(track, sweeper)
     track.is_fresh = False
-    with _closed_on_error(track):
+    with closed_on_error(track):
         _run_phase(track, sweeper, REVERSE)
     report = track.report
     report.reverse_seconds += time.perf_counter() - begin

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from backsweep.ir import ArrayType, Program, program_hash
 from backsweep.runtime.checkpointing import Checkpointing
@@ -31,3 +32,17 @@ def close_store(store: AbstractStore) -> None:
     """Close without complaint: a finalizer has nobody to tell."""
     with contextlib.suppress(OSError):
         store.close()
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+@contextlib.contextmanager
+def closed_on_error(track: _Closable) -> Iterator[None]:
+    """Snapshots on disk go at once, not when the traceback is dropped."""
+    try:
+        yield
+    except BaseException:
+        track.close()
+        raise
