@@ -295,6 +295,24 @@ def test_reduced_and_shared_constants(monkeypatch: pytest.MonkeyPatch) -> None:
     agree(loss, monkeypatch, u, np.array(0.3), B[:4], bits=False)  # tanh is libm's
 
 
+def test_residuals_instead_of_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a loop without derivative leaves is kept; the trajectory of a loop over constants is
+    none of the residuals, it is made again."""
+
+    def loss(scan: Any, request: Any, u: Any, c: Any) -> Any:
+        def step(u: Any, _: Any) -> Any:
+            s, _ = scan(lambda v, _: (v - 0.1 * v * v, None), bs.stop_gradient(u), length=5)
+            k, _ = scan(lambda v, _: (v - 0.1 * v * v * c, None), c, length=3)
+            return 0.9 * u * s + 0.1 * k, None
+
+        return np.sum(bs.scan(step, u, length=4, checkpointing=request)[0] ** 2)
+
+    found = agree(loss, monkeypatch, A, B)
+    assert "residuals" in found[2].scans[0].schedule
+    other = gradients(loss, (A, B), bs.Checkpointing(snapshots=2))
+    assert other[2].scans[0].executor == "native" and equal(found, other)
+
+
 def test_second_derivatives() -> None:
     u = A[:4]
 
