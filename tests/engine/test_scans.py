@@ -300,6 +300,46 @@ def test_float32_gradients_accumulate_in_float64(schedule: Any) -> None:
     assert abs(float(gradient[0]) - exact) < 2e-7 * exact
 
 
+def test_a_gradient_that_is_read_at_an_offset_as_well() -> None:
+    """The cotangent of c is summed over the steps; u's is the same value, shifted."""
+
+    def loss(scan: Any, request: Any, u: Any, c: Any) -> Any:
+        def step(u: Any, _: Any) -> Any:
+            t = c + np.roll(u, 1)
+            return 0.3 * t * t, None
+
+        return np.sum(scan(step, u, length=4, checkpointing=request)[0])
+
+    agree(loss, A, B)
+
+
+def test_a_running_sum_makes_a_cotangent_that_is_read_beyond_its_edges() -> None:
+    """A serial operation writes plain memory: its ring must have no margins."""
+
+    def loss(scan: Any, request: Any, u: Any) -> Any:
+        def step(u: Any, _: Any) -> Any:
+            v = np.cumsum(u)
+            wide = bs.numpy.zeros(v.size + 2)
+            wide[1:-1] = v
+            return 0.3 * v + 0.05 * (wide[2:] - 2 * v + wide[:-2]), None
+
+        return np.sum(scan(step, u, length=4, checkpointing=request)[0] ** 2)
+
+    agree(loss, A)
+
+
+def test_a_constant_is_added_to_one_cell() -> None:
+    def loss(scan: Any, request: Any, u: Any) -> Any:
+        def step(u: Any, _: Any) -> Any:
+            u = u * u
+            u[2] += 0.37
+            return u, None
+
+        return np.sum(scan(step, u, length=3, checkpointing=request)[0])
+
+    agree(loss, A)
+
+
 def test_randomness_is_refused() -> None:
     def step(u: Any, _: Any) -> Any:
         return u + np.random.normal(size=6), None

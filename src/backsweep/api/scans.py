@@ -47,7 +47,8 @@ def scan(
         Number of steps; needed where there are no xs.
     checkpointing : Checkpointing, optional
         How the reverse sweep gets its states. Default: half of the memory that the job may
-        use now, no disk.
+        use now, no disk. Leave it out for a scan inside a step: all states of an inner scan are
+        kept, for one outer step at a time; with a request of its own Python runs the outer scan.
 
     Returns
     -------

@@ -52,7 +52,14 @@ class SerialPhase:
     equation: Equation
 
 
-Phase = KernelPhase | SerialPhase
+@dataclass
+class ScanPhase:
+    """A scan inside the step: a loop that all threads run."""
+
+    equation: Equation
+
+
+Phase = KernelPhase | SerialPhase | ScanPhase
 
 
 def root_kind(eqn: Equation, adds: bool) -> RootKind:
@@ -73,6 +80,10 @@ def group(analysis: Analysis, accumulated: frozenset[Var]) -> list[Phase]:
     made_in: dict[Var, int] = {}
     for eqn in analysis.program.equations:
         name = eqn.primitive.name
+        if eqn.primitive.kind == "control":
+            phases.append(ScanPhase(eqn))
+            made_in.update(dict.fromkeys(eqn.outputs, len(phases) - 1))
+            continue
         for var in eqn.outputs:
             if var not in analysis.stored:
                 continue

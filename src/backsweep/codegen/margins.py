@@ -88,9 +88,11 @@ def _overhang(pad: Equation) -> list[tuple[int, int]]:
 
 
 def _needs_plain(eqn: Equation) -> tuple[Atom, ...]:
-    """Operands that must lie in memory without gaps."""
+    """Operands and results that must lie in memory without gaps."""
     name = eqn.primitive.name
-    if name in OPAQUE or is_memory_reshape(eqn):
+    if name in OPAQUE:
+        return (*eqn.inputs, *eqn.outputs)
+    if is_memory_reshape(eqn):
         return eqn.inputs
     if name in PATCHES:
         partial = len(eqn.inputs) - 2 < len(eqn.inputs[0].type.shape)

@@ -180,6 +180,30 @@ def copy_bytes(target: int, source: int, n: int, tid: int, n_threads: int) -> No
         a[k] = b[k]
 
 
+@njit(nogil=True)
+def copy_exactly(target: int, source: int, n: int, tid: int, n_threads: int) -> None:
+    """Copy n bytes and none beside them, each thread its part."""
+    a, b = u8(target), u8(source)
+    for k in range(np.uint64(n * tid // n_threads), np.uint64(n * (tid + 1) // n_threads)):
+        a[k] = b[k]
+
+
+@njit(nogil=True)
+def fill_zero(target: int, n: int, tid: int, n_threads: int) -> None:
+    """Set n bytes to 0, each thread its part."""
+    a = u8(target)
+    for k in range(np.uint64(n * tid // n_threads), np.uint64(n * (tid + 1) // n_threads)):
+        a[k] = np.uint8(0)
+
+
+@njit(nogil=True)
+def narrow(target: int, source: int, n: int, tid: int, n_threads: int) -> None:
+    """Round n float64 to float32, each thread its part."""
+    a, b = f32(target), f64(source)
+    for k in range(np.uint64(n * tid // n_threads), np.uint64(n * (tid + 1) // n_threads)):
+        a[k] = np.float32(b[k])
+
+
 @intrinsic
 def _control_register(typingctx: Any, value: Any) -> Any:
     """Read MXCSR; write `value` to it where it is not negative (x86 only)."""

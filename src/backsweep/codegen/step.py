@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from backsweep.codegen.buffers import Buffer, make_buffer, reshaped
-from backsweep.codegen.group import KernelPhase, Phase, Root, SerialPhase, group
+from backsweep.codegen.group import KernelPhase, Phase, Root, ScanPhase, SerialPhase, group
+from backsweep.codegen.inner import LoweredScan, inner_reverse, inner_scan
 from backsweep.codegen.kernel import Kernel, NeedsStorage, make_kernel
 from backsweep.codegen.margins import Margins, Ring, find_margins
 from backsweep.codegen.names import safe_name
 from backsweep.codegen.plan import Analysis, analyse
+from backsweep.codegen.stored import distinct_outputs, operands_in_memory
 from backsweep.errors import BacksweepError
-from backsweep.ir import ArrayType, Atom, Equation, Literal, Program, Var
+from backsweep.ir import ArrayType, Atom, Equation, Program, Var
 from backsweep.primitives.access import is_memory_reshape
 from backsweep.primitives.gather import is_patch
 from backsweep.primitives.shape import BLOCK
@@ -60,7 +62,7 @@ class LoweredStep:
     inputs: list[Buffer]
     outputs: list[Buffer]
     work: list[Buffer]
-    phases: list[LoweredKernel | LoweredSerial]
+    phases: list[LoweredKernel | LoweredSerial | LoweredScan]
     accumulated: frozenset[Var]
     all_buffers: list[Buffer] = field(default_factory=list)
     in_place: frozenset[int] = frozenset()
@@ -93,56 +95,33 @@ def lower(
     """
     _check_supported(program)
     accumulate = accumulate or [False] * len(program.outputs)
-    program = _distinct_outputs(program, accumulate)
+    program = distinct_outputs(operands_in_memory(program), accumulate)
+    inner = {e: _lower_inner(e) for e in program.equations if e.primitive.kind == "control"}
     forced: set[Var] = set()
     while True:
         analysis = analyse(program)
         analysis.stored |= forced
         analysis.forced = forced
         try:
-            return _lower_once(program, analysis, accumulate, replace or {}, rings)
+            return _lower_once(program, analysis, accumulate, replace or {}, rings, inner)
         except NeedsStorage as needs:
             if needs.var in forced:
                 raise NotLowerable(f"{needs.var.type} cannot be stored") from None
             forced.add(needs.var)
 
 
+def _lower_inner(eqn: Equation) -> LoweredStep:
+    scan, kind = eqn.params["scan"], eqn.primitive
+    return lower(scan.program, accumulate=scan.accumulated(kind), rings=scan.rings(kind))
+
+
 def _check_supported(program: Program) -> None:
     for eqn in program.equations:
-        if eqn.primitive.kind == "control":
+        if eqn.primitive.kind == "control" and eqn.primitive not in (inner_scan, inner_reverse):
             raise NotLowerable(f"{eqn.primitive.name} inside a step")
         for v in eqn.outputs:
             if isinstance(v.type, ArrayType) and v.type.dtype.str[1:] not in SUPPORTED:
                 raise NotLowerable(f"dtype {v.type.dtype}")
-
-
-def _distinct_outputs(program: Program, accumulate: Sequence[bool]) -> Program:
-    """Every output a variable of its own that is no input: copies where needed."""
-    from backsweep.ir import Builder
-    from backsweep.primitives import elementwise as ew
-    from backsweep.primitives.shape import full
-
-    b = Builder()
-    b.inputs, b.equations = list(program.inputs), list(program.equations)
-    taken: set[Var] = set(program.inputs)
-    patched = {e.inputs[0] for e in program.equations if is_patch(e)}
-    outputs = []
-    for atom, adds in zip(program.outputs, accumulate, strict=True):
-        if isinstance(atom, Literal):
-            atom = full(b, atom, ()) if atom.type.shape == () else atom
-        elif atom in taken or atom in patched or _needs_copy(program, atom, adds):
-            atom = b(ew.cast, atom, dtype=atom.type.dtype)  # type: ignore[union-attr]
-        outputs.append(atom)
-        taken.add(atom)  # type: ignore[arg-type]
-    return b.build(outputs, program.name)
-
-
-def _needs_copy(program: Program, var: Var, adds: bool) -> bool:
-    """Reshaped values have no memory of their own; patches cannot add to what is there."""
-    return any(
-        var in e.outputs and (is_memory_reshape(e) or (adds and is_patch(e)))
-        for e in program.equations
-    )
 
 
 def _replaced(
@@ -171,7 +150,7 @@ def _reads_at(
     analysis: Analysis, phases: list[Phase], phase: KernelPhase, root: Root, old: Var
 ) -> bool:
     for other in phases:
-        if isinstance(other, SerialPhase):
+        if not isinstance(other, KernelPhase):
             if old in other.equation.inputs:
                 return False
             continue
@@ -198,6 +177,7 @@ def _lower_once(
     accumulate: Sequence[bool],
     replace: Mapping[int, int],
     rings: Sequence[Ring],
+    inner: Mapping[Equation, LoweredStep],
 ) -> LoweredStep:
     accumulated: frozenset[Var] = frozenset(
         v
@@ -209,8 +189,12 @@ def _lower_once(
     aliases = {program.outputs[k]: old for k, old in replaced.items()}
     margins = find_margins(program, analysis.stored, _owners(program), rings)
     table = _BufferTable(program, analysis, accumulated, aliases, margins)
-    lowered: list[LoweredKernel | LoweredSerial] = []
+    lowered: list[LoweredKernel | LoweredSerial | LoweredScan] = []
     for number, phase in enumerate(phases):
+        if isinstance(phase, ScanPhase):
+            eqn = phase.equation
+            lowered.append(table.scan(eqn, inner[eqn], f"p{number}_{eqn.primitive}"))
+            continue
         if isinstance(phase, SerialPhase):
             lowered.append(LoweredSerial(phase.equation, f"p{number}_{phase.equation.primitive}"))
             continue
@@ -293,8 +277,18 @@ class _BufferTable:
         count = -(-n // BLOCK)
         type = var.type
         assert isinstance(type, ArrayType)
-        dtype = _wide(type.dtype)
-        buffer = make_buffer(len(self.all), self._unique("partial"), (count,), dtype)
+        return self._scratch("partial", (count,), _wide(type.dtype))
+
+    def scan(self, eqn: Equation, inner: LoweredStep, name: str) -> LoweredScan:
+        """A scan inside the step, with memory of its own."""
+        operands = [self.buffers[v] for v in eqn.inputs]  # type: ignore[index]
+        results = [self.buffers[v] for v in eqn.outputs]
+        phase = LoweredScan(eqn, eqn.params["scan"], inner, operands, results, name)
+        phase.allocate(self._scratch)
+        return phase
+
+    def _scratch(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Buffer:
+        buffer = make_buffer(len(self.all), self._unique(name), shape, dtype)
         self.all.append(buffer)
         return buffer
 

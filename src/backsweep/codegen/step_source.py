@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backsweep.codegen.buffers import Buffer
+from backsweep.codegen.inner import LoweredScan
+from backsweep.codegen.inner_source import write_scan
 from backsweep.codegen.numba_source import KernelWriter, Lines, Parameters, real_view
 from backsweep.codegen.serial import write_serial
 from backsweep.codegen.step import LoweredKernel, LoweredStep
@@ -15,6 +17,7 @@ from backsweep.codegen.touch import (
     Touch,
     strips,
     touch_kernel,
+    touch_scan,
     touch_serial,
 )
 from backsweep.primitives.shape import BLOCK
@@ -40,6 +43,10 @@ def write_step(step: LoweredStep, name: str, parameters: Parameters) -> StepSour
             accumulated = {step.buffers[v].number for v in step.accumulated}
             functions.append(writer.write(accumulated, phase.partials))
             calls.kernel(phase, function, sorted(writer.used))
+        elif isinstance(phase, LoweredScan):
+            inner = write_step(phase.inner, f"{function}_step", parameters)
+            functions += [inner.text, write_scan(phase, function, inner.name)]
+            calls.scan(phase, function)
         else:
             text, numbers = write_serial(phase.equation, function, step.buffers)
             functions.append(text)
@@ -186,6 +193,13 @@ class _Calls:
         self.lines.indent("if tid == 0:")
         self.lines.add(f"{function}(P64, P32{arguments})")
         self.lines.dedent()
+
+    def scan(self, phase: LoweredScan, function: str) -> None:
+        self._flush()
+        self._before(touch_scan(phase))
+        arguments = "".join(f", a{k}" for k in phase.numbers())
+        self.lines.add(f"{function}(tid, nt, sync, scratch, P64, P32{arguments})")
+        self.n_barriers += 1  # there are some inside: no thread may run ahead into the next step
 
     def finish(self) -> None:
         """A barrier at the end of the step, unless every thread keeps to its own rows."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from backsweep.codegen.graph import Address
+from backsweep.codegen.inner import LoweredScan
 from backsweep.codegen.step import LoweredKernel
 from backsweep.primitives.access import Box
 from backsweep.primitives.shape import BLOCK
@@ -84,6 +85,13 @@ def touch_kernel(k: LoweredKernel) -> Touch:
 
 def touch_serial(numbers: list[int], out: int) -> Touch:
     return Touch(ALONE, dict.fromkeys(numbers, ANYWHERE), {out: ANYWHERE})
+
+
+def touch_scan(scan: LoweredScan) -> Touch:
+    """Any thread may touch anything: only phases that share no buffer need no barrier."""
+    reads = {b.number: ANYWHERE for b in scan.operands}
+    own = set(scan.numbers()) - {b.number for b in scan.operands}
+    return Touch((scan.name, 0), reads, dict.fromkeys(own, ANYWHERE))
 
 
 @dataclass(frozen=True, slots=True)

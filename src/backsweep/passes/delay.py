@@ -71,6 +71,8 @@ def _leaves(atom: Atom, definitions: dict[Var, Equation], consts: set[Var]) -> s
     eqn = definitions.get(atom)
     if eqn is None or eqn.primitive in PATCHES:
         return {atom}
+    if eqn.primitive.kind == "control":  # too dear to be computed where it is read
+        return None
     if eqn.primitive.kind != "elementwise" and eqn.primitive is not sh.broadcast:
         inner = [_leaves(a, definitions, consts) for a in eqn.inputs]
         return set() if eqn.inputs and all(i == set() for i in inner) else None

@@ -79,7 +79,7 @@ def _cost(equations: dict[Var, Equation], var: Var) -> int:
         if eqn.primitive.kind == "elementwise":
             name = eqn.primitive.name
             total += EXPANDED_COST.get(name, getattr(BASIC.get(name), "cost", 2))
-        elif eqn.primitive.kind in ("reduce", "contract"):
+        elif eqn.primitive.kind in ("reduce", "contract", "control"):
             total += 1000
         stack.extend(a for a in eqn.inputs if isinstance(a, Var))
     return total

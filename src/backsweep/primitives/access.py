@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from backsweep.ir import Atom, Equation, Literal
 from backsweep.primitives.shape import reshape
 
-OPAQUE = {"reduce_max", "reduce_min", "argmax", "argmin", "cumsum"}
+OPAQUE = {"reduce_max", "reduce_min", "argmax", "argmin", "cumsum", "inner_scan", "inner_reverse"}
 PATCHES = {"scatter", "scatter_add"}
 
 

@@ -15,7 +15,8 @@ Evaluation here is the plain reference; the runtime has its own, compiled.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,8 +140,8 @@ def _type_sum_of(p: Any, *types: Any) -> tuple[Any, ...]:
     return tuple(p["programs"][0].out_types)
 
 
-def tree_sum(terms: Iterable[Sequence[Any]]) -> tuple[np.ndarray, ...]:
-    """Add up tuples of arrays along a fixed binary tree over their numbers.
+def along_tree(terms: Iterable[Sequence[Any]], add: Callable[[Any, Any], Any]) -> Sequence[Any]:
+    """Add up tuples along a fixed binary tree over their numbers.
 
     The sum of the terms [lo, hi) is that of [lo, mid) plus that of [mid, hi), where mid - lo is
     the largest power of two below hi - lo. So the bits depend on the terms alone, not on who
@@ -151,24 +152,31 @@ def tree_sum(terms: Iterable[Sequence[Any]]) -> tuple[np.ndarray, ...]:
     terms : iterable
         Consumed one by one. At most log2(n) + 1 partial sums are alive, as the digits of a
         binary counter: two that hold equally many terms are added at once.
+    add : callable
+        Of two entries: arrays, or values of a program under construction.
     """
-    partial: list[tuple[int, list[Any]]] = []
+
+    def added(x: Sequence[Any], y: Sequence[Any]) -> Sequence[Any]:
+        return [add(a, b) for a, b in zip(x, y, strict=True)]
+
+    partial: list[tuple[int, Sequence[Any]]] = []
     for term in terms:
-        size, total = 1, list(term)
+        size, total = 1, term
         while partial and partial[-1][0] == size:
             before = partial.pop()[1]
-            size, total = 2 * size, _added(before, total)
+            size, total = 2 * size, added(before, total)
         partial.append((size, total))
     if not partial:
         return ()
     total = partial.pop()[1]
     while partial:
-        total = _added(partial.pop()[1], total)
-    return tuple(np.array(t) for t in total)
+        total = added(partial.pop()[1], total)
+    return total
 
 
-def _added(x: Sequence[Any], y: Sequence[Any]) -> list[Any]:
-    return [a + b for a, b in zip(x, y, strict=True)]
+def tree_sum(terms: Iterable[Sequence[Any]]) -> tuple[np.ndarray, ...]:
+    """The sum of tuples of arrays, in the order of `along_tree`."""
+    return tuple(np.array(t) for t in along_tree(terms, operator.add))
 
 
 sum_of = declare(

@@ -15,18 +15,19 @@ from typing import Any
 import numpy as np
 
 from backsweep.codegen.cache import load_sweep
+from backsweep.codegen.inner import LoweredScan
 from backsweep.codegen.numba_source import Parameters
 from backsweep.codegen.statistics import statistics
 from backsweep.codegen.step import LoweredKernel, LoweredStep, Ring, lower
 from backsweep.codegen.step_source import StepSource, write_step
 from backsweep.codegen.sweep_source import Chain, SweepSource, SweepWriter, find_chains
 from backsweep.ir import Program, program_text, verify
-from backsweep.passes import simplify, vjp_program
-from backsweep.passes.canonical import canonicalize
+from backsweep.passes import vjp_program
 from backsweep.passes.delay import Delayed, delay
 from backsweep.passes.products import Product, carry_products
 from backsweep.passes.residuals import ResidualPlan, plan_residuals
 from backsweep.primitives.control import ScanShape
+from backsweep.runtime.inner import forward_program, lowerable
 
 MAX_REMEMBERED = 128
 
@@ -81,20 +82,13 @@ class ReverseSweep(CompiledSweep):
         return len(self.bars) + len(self.products)
 
 
-def forward_program(
-    step: Program, shape: ScanShape, chains: tuple[Chain, ...], ys: bool
-) -> Program:
-    """consts, carry, x -> heads of chains, ys."""
-    heads = tuple(step.outputs[c.components[0]] for c in chains)
-    records = tuple(step.outputs[shape.n_carry :]) if ys else ()
-    return simplify(Program(step.inputs, step.equations, (*heads, *records), "forward"))
-
-
 def work_of(step: LoweredStep) -> int:
     """Scalar operations of a step that threads could share."""
     total = 0
     for phase in step.phases:
-        if isinstance(phase, LoweredKernel):
+        if isinstance(phase, LoweredScan):
+            total += phase.scan.length * work_of(phase.inner)
+        elif isinstance(phase, LoweredKernel):
             for box in phase.kernel.boxes:
                 points = 1
                 for lo, hi in box.box:
@@ -114,7 +108,7 @@ def _advance_source(
 ) -> StepSource:
     program = verify(forward_program(step, shape, chains, ys))
     replace = {k: shape.n_consts + c.components[-1] for k, c in enumerate(chains)}
-    lowered = lower(canonicalize(program), replace=replace if in_place else {})
+    lowered = lower(lowerable(program), replace=replace if in_place else {})
     return write_step(lowered, "forward" if ys else "advance", parameters)
 
 
@@ -181,7 +175,7 @@ class _Reversal:
         owned = [False] * n_before + [k < n_bars for k in range(n_after)]
         n = len(self.const_bars)
         lowered = lower(
-            canonicalize(verify(program), owned),
+            lowerable(verify(program), owned),
             accumulate=[k < n for k in range(len(program.outputs))],
             replace={n + c: n_before + k.components[-1] for c, k in enumerate(self.chains)},
             rings=[

@@ -27,6 +27,8 @@ from backsweep.runtime.compiled import (
     residual_plan,
 )
 from backsweep.runtime.cotangents import Cotangents
+from backsweep.runtime.inner import check_inner_bytes
+from backsweep.runtime.memory import available_bytes
 from backsweep.runtime.report import ScanReport
 from backsweep.runtime.snapshots import close_store, closed_on_error, open_store
 from backsweep.runtime.sweeper import (
@@ -180,9 +182,12 @@ def run_scan_forward(params: Any, args: Sequence[Any], report: ScanReport) -> li
     can_plan = keeps_all and active_in is not None and not _why_python(step)
     plan = residual_plan(step, shape, active_in) if can_plan else None
     program = plan.forward if plan is not None else step
-    compiled = _try_compile(
-        step, lambda: compile_forward(program, shape, in_place=plan is not None)
-    )
+
+    def build() -> CompiledSweep:
+        check_inner_bytes(step, available_bytes() // 2)
+        return compile_forward(program, shape, in_place=plan is not None)
+
+    compiled = _try_compile(step, build)
     if isinstance(compiled, str):
         report.executor = f"python ({compiled})"
         return interpreted.run_scan_forward(params, args, schedule, request, report)

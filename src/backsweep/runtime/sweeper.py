@@ -20,6 +20,8 @@ from backsweep.runtime.threads import run_threads
 from backsweep.storage import AbstractStore
 
 MAX_SECONDS_PER_CALL = 0.5
+FIRST_CALL_OPERATIONS = 500_000_000
+"""Scalar operations of the first call; later ones go by the clock."""
 SCRATCH = 64 * 512 * 8
 ROWS_PER_TABLE = 4096
 
@@ -144,7 +146,7 @@ class Sweeper:
         self.n_threads = threads_for(compiled.work, config.n_threads())
         self.scratch = np.zeros(self.n_threads * SCRATCH, np.uint8)
         self.sync = np.zeros(32, np.int64)
-        self.steps_per_call = 64
+        self.steps_per_call = max(1, min(64, FIRST_CALL_OPERATIONS // max(1, compiled.work)))
 
     def bind(self, name: str, array: np.ndarray) -> np.ndarray:
         """Pass an array by address; it is kept alive."""
