@@ -102,12 +102,19 @@ class Graph:
         differs in signs alone becomes one node."""
         if name == "neg" and self.nodes[args[0]].op == "neg":
             return self.nodes[args[0]].args[0]
+        bare = tuple(self._without_sign(a) for a in args)
+        if name in ("add", "sub") and bare != args:
+            first, second = (a != c for a, c in zip(args, bare, strict=True))
+            second ^= name == "sub"
+            if first == second:
+                total = self.op("add", *bare)
+                return self.op("neg", total) if first else total
+            return self.op("sub", *(reversed(bare) if first else bare))
         if name == "sub":
             known = self._index.get(("sub", (args[1], args[0]), self.nodes[args[1]].dtype, None))
             return None if known is None else self.op("neg", known)
         if name not in ("mul", "div"):
             return None
-        bare = tuple(self._without_sign(a) for a in args)
         if bare == args:
             return None
         result = self.op(name, *bare)

@@ -11,10 +11,13 @@ from backsweep.codegen.buffers import Buffer
 from backsweep.codegen.expand import Expander, Split
 from backsweep.codegen.graph import Address, Graph, Value
 from backsweep.codegen.group import KernelPhase, Root
-from backsweep.codegen.plan import Analysis
+from backsweep.codegen.plan import Analysis, cost_of
 from backsweep.ir import Var
 from backsweep.primitives.access import Access, Box, Index, identity
 from backsweep.primitives.shape import BLOCK
+
+MAX_COST_TWICE = 6
+"""Operations that two loops over one row may have in common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +113,24 @@ def _stages(
 
     In one loop the narrower ones would cut every row into a long part and two short ones,
     which are not vectorised. They read what was stored, so nothing that they still need
-    may have been stored over.
+    may have been stored over; and what both need is computed twice, so it must be cheap.
     """
     roots = phase.roots
     if len(domain) < 2 or any(r.kind != "store" for r in roots):
         return roots, []
     whole = [r for r in roots if (r.origin[-1] + shift[-1], r.domain[-1]) == (0, domain[-1])]
     narrow = [r for r in roots if r not in whole]
-    stored = {r.var for r in whole}
+    stored, follow = {r.var for r in whole}, {r.var for r in narrow}
     lost = {buffers[v].number for v in stored}
-    for root in narrow:
-        reads = {v for v, _ in analysis.usage(root.var).loads} - stored
-        if any(buffers[v].number in lost for v in reads):
-            return roots, []
+    first = [analysis.usage(r.var) for r in whole]
+    second = [analysis.usage(r.var) for r in narrow]
+    if any(v in follow for usage in first for v, _ in usage.loads):
+        return roots, []
+    if any(buffers[v].number in lost for u in second for v, _ in u.loads if v not in stored):
+        return roots, []
+    twice = {v for u in first for v in u.inlined} & {v for u in second for v in u.inlined}
+    if sum(cost_of(analysis.definitions[v]) for v in twice) > MAX_COST_TWICE:
+        return roots, []
     return (whole, narrow) if whole else (roots, [])
 
 

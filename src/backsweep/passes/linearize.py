@@ -14,6 +14,7 @@ from typing import Any
 from backsweep.errors import ProgramError
 from backsweep.ir import Atom, Builder, Equation, Literal, Program, Var
 from backsweep.ir.builder import look_up, scalar
+from backsweep.passes.accumulate import accumulate_derivatives
 from backsweep.passes.factor import factor_sums
 from backsweep.passes.jvp import instantiate, jvp_equations
 from backsweep.passes.simplify import simplify
@@ -65,6 +66,8 @@ def linearize(program: Program, active: Sequence[bool]) -> Linearized:
             before.append(eqn)
     tangent_outs = [d for d in out_dots if d is not None]
     tangent = simplify(Program(dot_inputs, tuple(after), tuple(tangent_outs)), open_program=True)
+    factors, tangent = accumulate_derivatives(tangent)
+    before += factors
     used = {a for e in tangent.equations for a in e.inputs if isinstance(a, Var)}
     used |= {a for a in tangent.outputs if isinstance(a, Var)}
     candidates = [*b.inputs, *(v for e in before for v in e.outputs)]

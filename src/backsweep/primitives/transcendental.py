@@ -283,23 +283,21 @@ def inverse_root_power(ops: Any, x: Any, k: int) -> Any:
     y**k (1 - d)**(-k/2), whose series is taken to d**3. (1/sqrt(x) itself is not made so: y y
     underflows where x is nearly the largest number; other powers have underflowed before.)
     """
-    one, half = ops.const(1, x), ops.const(0.5, x)
-    y, half_x = ops("root_guess", x), ops("mul", half, x)
-    for _ in range(_NEWTON_STEPS[ops.dtype(x).itemsize]):
+    info = np.finfo(ops.dtype(x))
+    tiny, largest = ops.const(info.tiny, x), ops.const(info.max, x)
+    bounded = ops("select", ops("gt", x, largest), largest, x)
+    y, half_x = ops("root_guess", bounded), ops("mul", ops.const(0.5, x), bounded)
+    for _ in range(_NEWTON_STEPS[info.dtype.itemsize]):
         square = ops("mul", ops("mul", half_x, y), y)
         y = ops("mul", y, ops("sub", ops.const(1.5, x), square))
     y = ops("upper_half", y)
     square = ops("mul", y, y)
-    d = ops("sub", one, ops("mul", x, square))
-    series = (0.0, k / 2, k * (k + 2) / 8, k * (k + 2) * (k + 4) / 48)
+    d = ops("sub", ops.const(1, x), ops("mul", bounded, square))
+    series = (k / 2, k * (k + 2) / 8, k * (k + 2) * (k + 4) / 48)
     power = y
     for _ in range(k // 2):
         power = ops("mul", power, square)
-    result = ops("add", power, ops("mul", power, ops("mul", d, _horner(ops, series[1:], d))))
-    is_positive = ops("gt", x, ops.const(0, x))
-    at_zero = ops(
-        "select", ops("eq", x, ops.const(0, x)), ops.const(np.inf, x), ops.const(np.nan, x)
-    )
-    outside = ops("select", is_positive, ops.const(0, x), at_zero)
-    is_finite = ops("le", x, ops.const(np.finfo(ops.dtype(x)).max, x))
-    return ops("select", ops("logical_and", is_positive, is_finite), result, outside)
+    result = ops("add", power, ops("mul", power, ops("mul", d, _horner(ops, series, d))))
+    is_negative = ops("lt", x, ops.const(0, x))
+    edge = ops("select", is_negative, ops.const(np.nan, x), ops.const(np.inf, x))
+    return ops("select", ops("lt", x, tiny), edge, result)

@@ -18,30 +18,73 @@ def round_up(n: int) -> int:
     return -(-n // ALIGNMENT) * ALIGNMENT
 
 
-REUSED_FROM = 1 << 25
-"""Bytes from which a block is kept for the next trajectory: fresh pages cost more than steps."""
+KEPT_BYTES = 1 << 26
+"""Smaller blocks that wait for the next sweep take no more than this together."""
 
-_spare: list[np.ndarray] = []
+LARGE = 1 << 25
+"""Of blocks of this size and more (trajectories) one waits."""
+
+_spare: dict[int, np.ndarray] = {}
+"""Blocks that nobody uses now, by id: fresh pages cost more than the steps that fill them."""
 
 
 def spare_bytes() -> int:
-    """Bytes that are kept for the next trajectory and used by nobody now."""
-    return sum(block.nbytes for block in list(_spare))
+    """Bytes that are kept for the next sweep and used by nobody now."""
+    return sum(block.nbytes for block in list(_spare.values()))
 
 
-def _new_block(n: int, zeroed: bool) -> np.ndarray:
-    if zeroed or n < REUSED_FROM:
-        return np.zeros(n, np.uint8)
-    for k, block in enumerate(_spare):
-        if n <= block.nbytes <= 2 * n:
-            return _spare.pop(k)
+def release_memory() -> int:
+    """Give memory that is kept for the next gradient back to the system.
+
+    The blocks of a sweep (trajectory, snapshots, work arrays) stay allocated when it is over,
+    because fresh pages cost more time than the steps that fill them. They are counted as free
+    where a budget is planned; call this where another library needs them.
+
+    Returns
+    -------
+    int
+        Bytes given back.
+    """
+    n_bytes = spare_bytes()
     _spare.clear()
-    return np.empty(n, np.uint8)
+    return n_bytes
+
+
+def _taken(n: int) -> np.ndarray | None:
+    """A spare block of about n bytes."""
+    for key, block in list(_spare.items()):
+        # Another thread may have been faster: who pops it has it.
+        if n <= block.nbytes <= 2 * n and _spare.pop(key, None) is not None:
+            return block
+    is_large = n >= LARGE
+    waiting = [(k, b) for k, b in list(_spare.items()) if (b.nbytes >= LARGE) == is_large]
+    if is_large or sum(b.nbytes for _, b in waiting) > KEPT_BYTES:
+        for key, _ in waiting:
+            _spare.pop(key, None)
+    return None
 
 
 def _keep(block: np.ndarray) -> None:
-    if block.nbytes >= REUSED_FROM:
-        _spare[:] = [block]
+    if block.nbytes >= LARGE:
+        for key, old in list(_spare.items()):
+            if old.nbytes >= LARGE:
+                _spare.pop(key, None)
+    _spare[id(block)] = block
+
+
+def work_array(n: int, dtype: Any, *, zeroed: bool = True) -> np.ndarray:
+    """An array of n elements whose memory goes to the next sweep when nobody refers to it."""
+    dtype = np.dtype(dtype)
+    n_bytes = max(n * dtype.itemsize, 1)
+    block = _taken(n_bytes)
+    if block is None:
+        block = (np.zeros if zeroed else np.empty)(n_bytes, np.uint8)
+    elif zeroed:
+        block[:n_bytes] = 0
+    # The base of what follows is a memoryview: all views of this array keep this array alive.
+    array = np.frombuffer(memoryview(block), dtype, n)  # type: ignore[arg-type]
+    weakref.finalize(array, _keep, block).atexit = False
+    return array
 
 
 class Arena:
@@ -61,9 +104,7 @@ class Arena:
         for k, size in enumerate(sizes):
             self.offsets.append(total + (k % 16) * SKEW)
             total = self.offsets[-1] + round_up(size)
-        block = _new_block(total + ALIGNMENT, zeroed)
-        if not zeroed:
-            weakref.finalize(self, _keep, block)
+        block = work_array(total + ALIGNMENT, np.uint8, zeroed=zeroed)
         base = block.ctypes.data
         self._block = block
         self.base = base + (-base) % ALIGNMENT

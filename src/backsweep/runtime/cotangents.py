@@ -9,6 +9,7 @@ import numpy as np
 from backsweep.codegen.buffers import Buffer
 from backsweep.ir import ArrayType, Program, evaluate
 from backsweep.primitives.control import ScanShape
+from backsweep.runtime.arrays import work_array
 from backsweep.runtime.compiled import ReverseSweep
 from backsweep.runtime.sweeper import Sweeper
 
@@ -40,7 +41,7 @@ class Cotangents:
             sweeper.values[f"y_bar_step{k}"] = type.nbytes
         self.const_bars = [
             sweeper.bind(
-                f"const_bar{k}", np.zeros(max(1, self.consts[j].size), _wide(self.consts[j]))
+                f"const_bar{k}", work_array(max(1, self.consts[j].size), _wide(self.consts[j]))
             )
             for k, j in enumerate(compiled.const_bars)
         ]
@@ -64,7 +65,8 @@ class Cotangents:
         ):
             k = chain.components[0]
             buffer = source.step.inputs[first + k]
-            ring = np.zeros((size, max(16, buffer.n_elements + 64)), buffer.dtype)
+            width = max(16, buffer.n_elements + 64)
+            ring = work_array(size * width, buffer.dtype).reshape(size, width)
             self.sweeper.bind(f"bar{c}", ring)
             self.sweeper.values[f"bar_step{c}"] = ring.strides[0]
             self.sweeper.values[f"bar_size{c}"] = size

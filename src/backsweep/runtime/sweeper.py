@@ -14,7 +14,7 @@ from backsweep import config
 from backsweep.codegen.sweep_source import ADVANCE, LOAD, REVERSE, STORE, Chain
 from backsweep.ir import ArrayType
 from backsweep.primitives.control import ScanShape
-from backsweep.runtime.arrays import SKEW, Arena, prepared, round_up, view
+from backsweep.runtime.arrays import SKEW, Arena, prepared, round_up, view, work_array
 from backsweep.runtime.compiled import CompiledSweep, threads_for
 from backsweep.runtime.threads import run_threads
 from backsweep.storage import AbstractStore
@@ -65,7 +65,7 @@ class StateMemory:
         self.slot_offsets = list(
             np.cumsum([0, *(round_up(t.nbytes) for t in self.types)], dtype=np.int64)
         )
-        self.slots = np.empty(self.n_slots * self.slot_bytes + 64, np.uint8)
+        self.slots = work_array(self.n_slots * self.slot_bytes + 64, np.uint8, zeroed=False)
         base = self.slots.ctypes.data
         self.slot_base = base + (-base) % 64
         self.registers = np.zeros((64, 2 * len(self.types) + 3 + 64), np.int64)
@@ -144,7 +144,7 @@ class Sweeper:
             if source is not None:
                 self._allocate_work(tag, source.step.work)
         self.n_threads = threads_for(compiled.work, config.n_threads())
-        self.scratch = np.zeros(self.n_threads * SCRATCH, np.uint8)
+        self.scratch = work_array(self.n_threads * SCRATCH, np.uint8, zeroed=False)
         self.sync = np.zeros(32, np.int64)
         self.steps_per_call = max(1, min(64, FIRST_CALL_OPERATIONS // max(1, compiled.work)))
 
