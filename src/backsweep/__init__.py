@@ -14,6 +14,7 @@ from backsweep.api.pullback import Pullback
 from backsweep.api.scans import jit, scan
 from backsweep.api.structure import checkpoint, remat, stop_gradient, sum_over
 from backsweep.errors import BacksweepError
+from backsweep.runtime.arrays import release_memory
 from backsweep.runtime.checkpointing import Checkpointing
 from backsweep.runtime.report import Report
 
@@ -32,6 +33,7 @@ __all__ = [
     "jvp",
     "linearize",
     "numpy",
+    "release_memory",
     "remat",
     "scan",
     "stop_gradient",
