@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -92,14 +93,25 @@ def make_kernel(
     domain = tuple(hi - lo for lo, hi in zip(lows, highs, strict=True))
     maker = _BoxMaker(analysis, buffers, accumulated, shift)
     first, second = _stages(phase, analysis, buffers, domain, shift)
-    boxes = maker.boxes(first, [tuple((0, n) for n in domain)], {r.var for r in phase.roots})
-    for rows in sorted({b.box[0] for b in boxes}) if second else ():
-        start = (rows, *((0, n) for n in domain[1:]))
-        for box in maker.boxes(second, [start], {r.var for r in second}):
-            box.follows = rows
-            boxes.append(box)
+    local, inner = {r.var for r in phase.roots}, tuple((0, n) for n in domain[1:])
+    boxes = maker.boxes(first, [((0, domain[0]), *inner)], local)
+    if second:
+        rows = _row_ranges(boxes, domain[0])
+        boxes = maker.boxes(first, [(r, *inner) for r in rows], local)
+        if _row_ranges(boxes, domain[0]) != rows:
+            raise AssertionError("boxes inside of a row range are not cut in rows again")
+        for r in rows:
+            for box in maker.boxes(second, [(r, *inner)], {root.var for root in second}):
+                box.follows = r
+                boxes.append(box)
     kernel = Kernel(domain, boxes, phase.is_sum)
     return _check_sums(_flattened(kernel, buffers), analysis)
+
+
+def _row_ranges(boxes: list[BoxCode], n_rows: int) -> list[tuple[int, int]]:
+    """Disjoint ranges that make up all rows, none of which a box covers partly."""
+    cuts = sorted({0, n_rows, *(cut for b in boxes for cut in b.box[0])})
+    return list(itertools.pairwise(cuts))
 
 
 def _stages(

@@ -30,7 +30,7 @@ _spare: dict[int, np.ndarray] = {}
 
 def spare_bytes() -> int:
     """Bytes that are kept for the next sweep and used by nobody now."""
-    return sum(block.nbytes for block in list(_spare.values()))
+    return sum(block.nbytes for _, block in _waiting())
 
 
 def release_memory() -> int:
@@ -50,14 +50,22 @@ def release_memory() -> int:
     return n_bytes
 
 
+def _waiting() -> list[tuple[int, np.ndarray]]:
+    while True:
+        try:
+            return list(_spare.items())
+        except RuntimeError:  # garbage collection has just added a block
+            continue
+
+
 def _taken(n: int) -> np.ndarray | None:
     """A spare block of about n bytes."""
-    for key, block in list(_spare.items()):
+    for key, block in _waiting():
         # Another thread may have been faster: who pops it has it.
         if n <= block.nbytes <= 2 * n and _spare.pop(key, None) is not None:
             return block
     is_large = n >= LARGE
-    waiting = [(k, b) for k, b in list(_spare.items()) if (b.nbytes >= LARGE) == is_large]
+    waiting = [(k, b) for k, b in _waiting() if (b.nbytes >= LARGE) == is_large]
     if is_large or sum(b.nbytes for _, b in waiting) > KEPT_BYTES:
         for key, _ in waiting:
             _spare.pop(key, None)
@@ -66,7 +74,7 @@ def _taken(n: int) -> np.ndarray | None:
 
 def _keep(block: np.ndarray) -> None:
     if block.nbytes >= LARGE:
-        for key, old in list(_spare.items()):
+        for key, old in _waiting():
             if old.nbytes >= LARGE:
                 _spare.pop(key, None)
     _spare[id(block)] = block
