@@ -70,7 +70,7 @@ def kernels():
     return {
         "advance_kernel": longest(functions, "advance_k", 1),
         "advance": longest(functions, "advance(", 1),
-        "reverse_kernels": longest(functions, "reverse_k", 2),
+        "reverse_kernel": longest(functions, "reverse_k", 1),
         "sweep": longest(functions, "sweep", 1),
     }
 
