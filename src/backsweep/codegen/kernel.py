@@ -94,16 +94,16 @@ def make_kernel(
     maker = _BoxMaker(analysis, buffers, accumulated, shift)
     first, second = _stages(phase, analysis, buffers, domain, shift)
     local, inner = {r.var for r in phase.roots}, tuple((0, n) for n in domain[1:])
-    boxes = maker.boxes(first, [((0, domain[0]), *inner)], local)
-    if second:
-        rows = _row_ranges(boxes, domain[0])
+    rows: list[tuple[int, int]] = []
+    cuts = [(0, domain[0])]
+    while cuts != rows:
+        rows = cuts
         boxes = maker.boxes(first, [(r, *inner) for r in rows], local)
-        if _row_ranges(boxes, domain[0]) != rows:
-            raise AssertionError("boxes inside of a row range are not cut in rows again")
-        for r in rows:
-            for box in maker.boxes(second, [(r, *inner)], {root.var for root in second}):
-                box.follows = r
-                boxes.append(box)
+        cuts = _row_ranges(boxes, domain[0]) if second else rows
+    for r in rows if second else ():
+        for box in maker.boxes(second, [(r, *inner)], {root.var for root in second}):
+            box.follows = r
+            boxes.append(box)
     kernel = Kernel(domain, boxes, phase.is_sum)
     return _check_sums(_flattened(kernel, buffers), analysis)
 

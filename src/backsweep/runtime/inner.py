@@ -8,7 +8,7 @@ canonical program of its own step (`codegen.inner`), to any depth.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,8 +48,11 @@ def lowerable(program: Program, owned: Sequence[bool] | None = None) -> Program:
     return _Nester(program).run()
 
 
-def check_inner_bytes(step: Program, limit: int) -> None:
+def check_inner_bytes(step: Program, available: Callable[[], int]) -> None:
     """Refuse a step whose scans would keep more states than memory allows.
+
+    `available` looks up the memory that is left, which takes longer than a small sweep: it is
+    asked only where there are such scans.
 
     Raises
     ------
@@ -57,6 +60,7 @@ def check_inner_bytes(step: Program, limit: int) -> None:
         The Python executor runs such a step: its inner scans plan their own snapshots.
     """
     n_bytes = inner_bytes(step)
+    limit = available() // 2 if n_bytes else 0
     if n_bytes > limit:
         raise NotLowerable(
             f"the states of the scans inside a step take {format_bytes(n_bytes)}, more than "

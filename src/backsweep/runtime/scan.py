@@ -184,7 +184,7 @@ def run_scan_forward(params: Any, args: Sequence[Any], report: ScanReport) -> li
     program = plan.forward if plan is not None else step
 
     def build() -> CompiledSweep:
-        check_inner_bytes(step, available_bytes() // 2)
+        check_inner_bytes(step, available_bytes)
         return compile_forward(program, shape, in_place=plan is not None)
 
     compiled = _try_compile(step, build)
