@@ -49,3 +49,19 @@ class SnapshotError(BacksweepError, OSError):
 
 class MutationError(BacksweepError, ValueError):
     """A captured array was changed while it had to stay as it was."""
+
+
+class ModelError(BacksweepError, ValueError):
+    """A model, a grid, a source or a waveform with which the simulation cannot run."""
+
+
+class CommError(BacksweepError, RuntimeError):
+    """MPI is missing, was started in a wrong way, or another rank failed."""
+
+
+class RunFileError(BacksweepError, ValueError):
+    """A run file, or what it points to, is not what the command line can use."""
+
+
+class ResultError(BacksweepError, OSError):
+    """A result could not be written or read."""
