@@ -6,6 +6,7 @@ from backsweep.api.derivatives import (
     hvp,
     jvp,
     linearize,
+    plan,
     value_and_grad,
     vjp,
 )
@@ -15,7 +16,7 @@ from backsweep.api.scans import jit, scan
 from backsweep.api.structure import checkpoint, remat, stop_gradient, sum_over
 from backsweep.errors import BacksweepError
 from backsweep.runtime.arrays import release_memory
-from backsweep.runtime.checkpointing import Checkpointing
+from backsweep.runtime.checkpointing import Checkpointing, default_checkpointing
 from backsweep.runtime.report import Report
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ __all__ = [
     "Pullback",
     "Report",
     "checkpoint",
+    "default_checkpointing",
     "external_step",
     "grad",
     "hvp",
@@ -33,6 +35,7 @@ __all__ = [
     "jvp",
     "linearize",
     "numpy",
+    "plan",
     "release_memory",
     "remat",
     "scan",

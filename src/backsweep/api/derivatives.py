@@ -27,6 +27,7 @@ from backsweep.passes.jvp import instantiate
 from backsweep.passes.linearize import transpose_equations
 from backsweep.runtime.execute import run_program, unaliased
 from backsweep.runtime.fingerprint import fingerprint
+from backsweep.runtime.plan import predict
 from backsweep.runtime.report import Report
 from backsweep.trace.tracing import active_trace
 
@@ -154,6 +155,39 @@ def value_and_grad(
         return out, gradient, report
 
     return evaluated
+
+
+def plan(function: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Report]:
+    """A function that tells what `value_and_grad` would cost, and runs nothing.
+
+    Parameters
+    ----------
+    function, argnums
+        As for `value_and_grad`. It is traced; values of arguments do not matter.
+
+    Returns
+    -------
+    callable
+        Returns a `Report`: for each scan the schedule, snapshots and their bytes, advances and
+        reverse steps. Work arrays are known to a run only.
+
+    Examples
+    --------
+    >>> def loss(u):
+    ...     budget = bs.Checkpointing(snapshots=20)
+    ...     u, _ = bs.scan(lambda u, _: (np.sin(u), None), u, length=1000, checkpointing=budget)
+    ...     return np.sum(u)
+    >>> bs.plan(loss)(np.ones(5)).n_advances
+    2748
+    """
+    gradient = value_and_grad(function, argnums)
+
+    def planned(*args: Any) -> Report:
+        leaves, tree = flatten(tuple(args))
+        traced = trace_function(gradient, [type_of(leaf) for leaf in leaves], tree)
+        return predict(traced.program)
+
+    return planned
 
 
 def _unwrapped(value: Any) -> Any:

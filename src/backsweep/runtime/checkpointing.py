@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal as Choice
 
@@ -126,3 +129,33 @@ class Checkpointing:
 
     def _has_budget(self) -> bool:
         return (self.disk if self.uses_disk else self.memory) is not None
+
+
+_default: ContextVar[Checkpointing] = ContextVar("default", default=Checkpointing())  # noqa: B039
+
+
+@contextmanager
+def default_checkpointing(request: Checkpointing) -> Iterator[None]:
+    """Within the block, scans that ask for nothing are run by this request.
+
+    So a budget reaches scans inside of a library that hands none on.
+
+    Parameters
+    ----------
+    request : Checkpointing
+
+    Examples
+    --------
+    >>> with default_checkpointing(Checkpointing(memory="2 GB")):
+    ...     pass  # value_and_grad(...)
+    """
+    token = _default.set(request)
+    try:
+        yield
+    finally:
+        _default.reset(token)
+
+
+def effective(request: Checkpointing | None) -> Checkpointing:
+    """What a scan asks for, or the default."""
+    return request if request is not None else _default.get()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 
+from backsweep import config
 from backsweep.runtime.arrays import spare_bytes
 
 
@@ -48,17 +49,8 @@ def _slurm_free() -> int | None:
     return max(0, int(text) * 2**20 - psutil.Process().memory_info().rss)
 
 
-def ranks_on_node() -> int:
-    """MPI processes on this node, from the launcher's environment."""
-    for name in ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE"):
-        value = os.environ.get(name, "")
-        if value.isdigit() and int(value) > 0:
-            return int(value)
-    return 1
-
-
 def available_bytes() -> int:
     """The smallest of free memory, cgroup and SLURM limits, divided by the ranks on the node."""
     limits = [psutil.virtual_memory().available]
     limits += [n for n in (_cgroup_free(), _slurm_free()) if n is not None]
-    return (min(limits) + spare_bytes()) // ranks_on_node()
+    return (min(limits) + spare_bytes()) // config.ranks_on_node()

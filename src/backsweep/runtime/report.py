@@ -16,6 +16,8 @@ class ScanReport:
     schedule : str
     n_steps, n_snapshots : int
     snapshot_bytes_memory, snapshot_bytes_disk, work_bytes : int
+    all_bytes : int
+        What the states of all steps would take.
     n_advances, n_reverses : int
         Counted inside the compiled loops.
     forward_seconds, reverse_seconds : float
@@ -29,6 +31,7 @@ class ScanReport:
     snapshot_bytes_memory: int = 0
     snapshot_bytes_disk: int = 0
     work_bytes: int = 0
+    all_bytes: int = 0
     n_advances: int = 0
     n_reverses: int = 0
     forward_seconds: float = 0.0

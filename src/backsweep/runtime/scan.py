@@ -10,25 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from backsweep import config
 from backsweep.codegen.step import NotLowerable
-from backsweep.codegen.sweep_source import find_chains
-from backsweep.ir import ArrayType, Program
-from backsweep.passes.external import external_steps
+from backsweep.ir import Program
 from backsweep.passes.residuals import ResidualPlan
 from backsweep.primitives.control import ScanShape, scan_shape, stacked
 from backsweep.runtime import interpreted
 from backsweep.runtime.arrays import Arena, round_up
-from backsweep.runtime.checkpointing import Checkpointing
 from backsweep.runtime.compiled import (
     CompiledSweep,
     compile_forward,
     compile_reverse,
-    residual_plan,
 )
 from backsweep.runtime.cotangents import Cotangents
 from backsweep.runtime.inner import check_inner_bytes
 from backsweep.runtime.memory import available_bytes
+from backsweep.runtime.plan import carry_types, plan_scan, why_python
 from backsweep.runtime.report import ScanReport
 from backsweep.runtime.snapshots import close_store, closed_on_error, open_store
 from backsweep.runtime.sweeper import (
@@ -42,19 +38,6 @@ from backsweep.schedule import AbstractSchedule, StoreAll
 from backsweep.schedule.actions import ADVANCE, LOAD, REVERSE
 from backsweep.schedule.binomial import PHASE
 from backsweep.storage import AbstractStore
-
-
-def carry_types(step: Program, shape: ScanShape) -> tuple[ArrayType, ...]:
-    return shape.split_inputs(step.in_types)[1]
-
-
-def contiguous_bytes(step: Program, shape: ScanShape) -> int:
-    """A whole trajectory, components that are handed on kept once."""
-    types = carry_types(step, shape)
-    return sum(
-        (shape.length + len(c.components)) * round_up(types[c.components[0]].nbytes)
-        for c in find_chains(step, shape.n_consts, shape.n_carry)
-    )
 
 
 @dataclass
@@ -148,22 +131,10 @@ def _state_memory(
     )
 
 
-def _why_python(step: Program) -> str:
-    """Why a step is not even given to the code generator; empty where it is.
-
-    External steps must not come there: what was compiled is remembered by the step's text, in
-    which two objects of one class are equal.
-    """
-    if config.is_jit_disabled():
-        return "BACKSWEEP_NO_JIT is set"
-    names = ", ".join(external_steps(step))
-    return f"the step is external: {names}" if names else ""
-
-
 def _try_compile(step: Program, build: Any) -> CompiledSweep | str:
     """The compiled sweep, or why there is none."""
     try:
-        return _why_python(step) or build()
+        return why_python(step) or build()
     except NotLowerable as reason:
         return str(reason)
 
@@ -171,16 +142,9 @@ def _try_compile(step: Program, build: Any) -> CompiledSweep | str:
 def run_scan_forward(params: Any, args: Sequence[Any], report: ScanReport) -> list[Any]:
     """A scan that leaves a trajectory: phase 1 of the schedule."""
     step, shape = params["step"], scan_shape(params)
-    request: Checkpointing = params.get("checkpointing") or Checkpointing()
-    types = carry_types(step, shape)
-    state_bytes = sum(t.nbytes if request.uses_disk else round_up(t.nbytes) for t in types)
-    schedule = request.choose(shape.length, state_bytes, contiguous_bytes(step, shape))
-    report.schedule = type(schedule).__name__
-    report.n_steps, report.n_snapshots = shape.length, schedule.n_snapshots
+    chosen = plan_scan(params, report)
+    request, schedule, plan = chosen.request, chosen.schedule, chosen.residuals
     keeps_all = isinstance(schedule, StoreAll) and not request.uses_disk
-    active_in = params.get("active_in")
-    can_plan = keeps_all and active_in is not None and not _why_python(step)
-    plan = residual_plan(step, shape, active_in) if can_plan else None
     program = plan.forward if plan is not None else step
 
     def build() -> CompiledSweep:
@@ -211,7 +175,7 @@ def run_scan_forward(params: Any, args: Sequence[Any], report: ScanReport) -> li
     report.forward_seconds = time.perf_counter() - begin
     report.n_advances, report.n_threads = memory.n_advances, sweeper.n_threads
     report.work_bytes = sweeper.work_bytes
-    _report_snapshots(track, state_bytes)
+    _report_snapshots(track, chosen.state_bytes)
     return [*_outputs(memory, ys), track]
 
 

@@ -1,0 +1,217 @@
+"""What the commands do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backsweep import config
+from backsweep.api.derivatives import plan
+from backsweep.cli.job import Job, open_job
+from backsweep.cli.output import EvaluationProgress, console, print_rows, print_summary
+from backsweep.cli.pictures import draw_result
+from backsweep.cli.results import Saver, check_target, data_variables, run_attributes
+from backsweep.comm import agreement
+from backsweep.errors import RunFileError
+from backsweep.inverse.evaluate import Evaluator
+from backsweep.inverse.history import History
+from backsweep.inverse.invert import invert
+from backsweep.problems.files import read_array
+from backsweep.runtime.checkpointing import default_checkpointing, format_bytes
+from backsweep.runtime.memory import available_bytes
+from backsweep.storage.results import write_result
+from backsweep.testing import CheckError, check_transpose, check_vjp, taylor_test
+
+
+def run_inversion(path: Path, changes: Sequence[str], overwrite: bool) -> None:
+    """The command `invert`. Collective: every rank must call."""
+    begin = time.perf_counter()
+    job = open_job(path, changes)
+    target = Path(job.run.output.result)
+    with agreement(job.comm):
+        inversion = job.run.inversion()
+        Evaluator(job.described, job.comm)
+        if job.comm.is_root:
+            check_target(target, overwrite)
+    history = History(job.described)
+    n_evaluations = sum(stage.evaluations for stage in inversion.stages)
+    saver = Saver(target, run_attributes(job), console.print)
+    try:
+        with EvaluationProgress(n_evaluations) as progress:
+
+            def on_evaluation(history: History) -> None:
+                progress.show(history)
+                saver.save_now_and_then(history)
+
+            invert(
+                job.problem,
+                inversion,
+                comm=job.comm,
+                checkpointing=job.checkpointing,
+                on_evaluation=on_evaluation,
+                history=history,
+            )
+    except BaseException as error:
+        _save_partial(job, saver, history, error)
+        raise
+    if job.comm.is_root:
+        saver.save(history)
+        print_summary(history, begin, job.comm.size, config.n_threads())
+        console.print(f"result      {target.resolve()}")
+        _draw(job, target)
+
+
+def _save_partial(job: Job, saver: Saver, history: History, error: BaseException) -> None:
+    if not job.comm.is_root or not history.rows:
+        return
+    history.status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+    history.reason = history.reason or f"{type(error).__name__}: {error}".rstrip(": ")
+    saver.save(history)
+    console.print(
+        f"{history.status} after {len(history.rows)} evaluations; the result so far is in "
+        f"{saver.path.resolve()}"
+    )
+
+
+def _draw(job: Job, result: Path) -> None:
+    if job.run.output.picture:
+        picture = draw_result(result, Path(job.run.output.picture))
+        console.print(f"picture     {picture.resolve()}")
+
+
+def run_forward(
+    path: Path, changes: Sequence[str], model: str, output: Path, overwrite: bool
+) -> None:
+    """The command `forward`. Collective: every rank must call."""
+    job = open_job(path, changes)
+    with agreement(job.comm):
+        if not hasattr(job.problem, "simulate"):
+            raise RunFileError(
+                f"model = {job.run.model!r} has no simulate(parameters, item): there are no data"
+            )
+        evaluator = Evaluator(job.described, job.comm, job.checkpointing)
+        parameters = _parameters(job, model)
+        job.described.check(parameters)
+        if job.comm.is_root:
+            check_target(output, overwrite)
+    data = evaluator.simulate(parameters)
+    if data is not None:
+        write_result(output, data_variables(job, data), run_attributes(job) | {"of_model": model})
+        shape = " x ".join(map(str, (len(data), *data[0].shape)))
+        console.print(f"data        {shape}, {data[0].dtype}, of the model {model!r}")
+        console.print(f"result      {output.resolve()}")
+
+
+def _parameters(job: Job, model: str) -> dict[str, Any]:
+    """The start or true parameters, or the best ones of a result file."""
+    start = job.described.start
+    if model == "start":
+        return dict(start)
+    if model == "true":
+        true = job.described.true()
+        if not true:
+            raise RunFileError("the problem knows no true model; use --model start or a result")
+        return {**start, **true}
+    if not Path(model).is_file():
+        raise RunFileError(f"--model {model}: write start, true, or the path of a result file")
+    found = {name: read_array(f"{model}:{name}_best") for name in start}
+    for name, value in found.items():
+        if value.shape != start[name].shape:
+            raise RunFileError(
+                f"--model {model}: {name} has shape {value.shape}, {start[name].shape} is needed"
+            )
+    return {name: value.astype(start[name].dtype) for name, value in found.items()}
+
+
+def print_plan(path: Path, changes: Sequence[str]) -> None:
+    """The command `plan`. Collective: every rank must call."""
+    job = open_job(path, changes)
+    with agreement(job.comm):
+        inversion = job.run.inversion()
+        Evaluator(job.described, job.comm)
+    if not job.comm.is_root:
+        return
+    problem, n_items = job.problem, len(job.problem.items)
+    with default_checkpointing(job.checkpointing):
+        report = plan(lambda p: problem.misfit(p, problem.items[0]))(job.described.start)
+    n_steps = sum(s.n_steps for s in report.scans)
+    held = sum(s.snapshot_bytes_memory for s in report.scans)
+    on_disk = sum(s.snapshot_bytes_disk for s in report.scans)
+    everything = sum(s.all_bytes for s in report.scans)
+    n_evaluations = sum(stage.evaluations for stage in inversion.stages)
+    rows: list[tuple[str, Any]] = [
+        (
+            "parameters",
+            ", ".join(f"{k} {v.shape} {v.dtype}" for k, v in job.described.start.items()),
+        ),
+        ("items", f"{n_items}, on {job.comm.size} rank(s) of {config.n_threads()} thread(s)"),
+        ("steps", f"{n_steps} per item"),
+    ]
+    rows += [
+        ("schedule", f"{s.schedule}, {s.n_snapshots} snapshots, {s.executor}") for s in report.scans
+    ]
+    rows += [
+        ("snapshots", f"{format_bytes(held)} in memory, {format_bytes(on_disk)} on disk, per rank"),
+        ("every state", format_bytes(everything)),
+        (
+            "advances",
+            f"{report.n_advances} per item: {report.n_advances / max(1, n_steps):.2f} per step",
+        ),
+        ("reverse steps", f"{report.n_reverses} per item"),
+        (
+            "whole run",
+            f"at most {n_evaluations} evaluations: {n_evaluations * n_items * report.n_advances:.3g} "
+            f"advances and {n_evaluations * n_items * report.n_reverses:.3g} reverse steps",
+        ),
+        (
+            "memory left",
+            f"{format_bytes(available_bytes())} for each rank; work arrays and data are on top",
+        ),
+    ]
+    print_rows(rows)
+
+
+def check_gradient(path: Path, changes: Sequence[str], item: int) -> None:
+    """The command `check`."""
+    job = open_job(path, changes)
+    if not job.comm.is_root:
+        return
+    problem, n_items = job.problem, len(job.problem.items)
+    if not 0 <= item < n_items:
+        raise RunFileError(f"--item {item}: the items are numbered 0 to {n_items - 1}")
+    start = job.described.start
+    wide = {k: v.astype(np.result_type(v.dtype, np.float64)) for k, v in start.items()}
+    direction = {k: _direction(v, job.described.member("masks", k)) for k, v in wide.items()}
+
+    def misfit(parameters: Any) -> Any:
+        return problem.misfit(parameters, problem.items[item])
+
+    checks = {
+        "dot product": lambda: check_transpose(misfit, (wide,)),
+        "finite difference": lambda: check_vjp(misfit, (wide,)),
+        "Taylor rates": lambda: taylor_test(misfit, wide, direction),
+    }
+    failed = 0
+    with default_checkpointing(job.checkpointing):
+        for name, run in checks.items():
+            try:
+                found = run()
+                rates = "" if found is None else ": " + ", ".join(f"{r:.3f}" for r in found)
+                console.print(f"{name:<18} right{rates}")
+            except CheckError as error:
+                failed += 1
+                console.print(f"{name:<18} WRONG: {error}")
+    if failed:
+        raise RunFileError(f"{failed} of {len(checks)} checks failed: do not trust this gradient")
+
+
+def _direction(start: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """Random, of the size of the start, where values are sought."""
+    rng = np.random.default_rng(0)
+    size = np.sqrt(np.mean(np.abs(start) ** 2)) or 1.0
+    values = size * rng.standard_normal(start.shape).astype(start.dtype)
+    return values if mask is None else values * mask

@@ -1,0 +1,52 @@
+"""A run file on the ranks of a job: what all commands begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backsweep.cli.runfile import RunFile, load, make_problem
+from backsweep.comm import AbstractComm, agreement, connect
+from backsweep.inverse.problem import Described
+from backsweep.runtime.checkpointing import Checkpointing
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run, ready to begin.
+
+    Attributes
+    ----------
+    run : RunFile
+    text : str
+        The run file as it was read.
+    folders : tuple of Path
+        Where files are looked for.
+    described : Described
+    comm : AbstractComm
+    """
+
+    run: RunFile
+    text: str
+    folders: tuple[Path, ...]
+    described: Described
+    comm: AbstractComm
+
+    @property
+    def checkpointing(self) -> Checkpointing:
+        return self.run.checkpointing.request()
+
+    @property
+    def problem(self) -> Any:
+        return self.described.problem
+
+
+def open_job(path: Path, changes: Sequence[str]) -> Job:
+    """Read a run file and make its problem. Collective: every rank must call."""
+    comm = connect()
+    with agreement(comm):
+        run, text, folders = load(path, changes)
+        described = Described(make_problem(run, folders))
+    return Job(run, text, folders, described, comm)

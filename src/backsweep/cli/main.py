@@ -1,0 +1,169 @@
+"""The entry point: commands, and one clear sentence for each error.
+
+Exit codes: 0 done; 1 an unexpected error (a bug, ours or of the user's module); 2 wrong use, or
+something that the run needs is missing; 130 interrupted (Ctrl-C), the result so far is saved.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from backsweep import config
+from backsweep.comm import Agreed
+from backsweep.errors import BacksweepError
+
+app = typer.Typer(
+    help="Gradients of long simulations: inversions and designs from run files.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN.toml", help="The run file.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the run file; repeatable."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there.")]
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Gradients of long simulations: inversions and designs from run files."""
+    _state["debug"] = debug
+
+
+@app.command()
+def invert(run: RunPath, changes: Changes = None, overwrite: Overwrite = False) -> None:
+    """Find the parameters that explain the data; save models, misfits and costs."""
+    from backsweep.cli.commands import run_inversion
+
+    run_inversion(run, changes or [], overwrite)
+
+
+@app.command()
+def forward(
+    run: RunPath,
+    changes: Changes = None,
+    overwrite: Overwrite = False,
+    model: Annotated[
+        str, typer.Option(help="start, true, or a result file's best model.")
+    ] = "start",
+    output: Annotated[Path, typer.Option(help="File for the data.")] = Path("data.h5"),
+) -> None:
+    """Simulate the data of all items."""
+    from backsweep.cli.commands import run_forward
+
+    run_forward(run, changes or [], model, output, overwrite)
+
+
+@app.command()
+def plan(run: RunPath, changes: Changes = None) -> None:
+    """Tell what a gradient will cost, in bytes and steps, and run nothing."""
+    from backsweep.cli.commands import print_plan
+
+    print_plan(run, changes or [])
+
+
+@app.command()
+def check(
+    run: RunPath,
+    changes: Changes = None,
+    item: Annotated[int, typer.Option(help="Which item, such as a shot, is checked.")] = 0,
+) -> None:
+    """Test the gradient of this very problem: dot product, finite difference, Taylor."""
+    from backsweep.cli.commands import check_gradient
+
+    check_gradient(run, changes or [], item)
+
+
+@app.command()
+def show(
+    result: Annotated[Path, typer.Argument(metavar="RESULT.h5", help="A result file.")],
+    output: Annotated[Path | None, typer.Option(help="File for the picture (.png).")] = None,
+) -> None:
+    """Say what a result holds, and draw it."""
+    from backsweep.cli.pictures import show_result
+
+    show_result(result, output)
+
+
+@app.command()
+def demo(changes: Changes = None) -> None:
+    """See a subsurface appear from seismic records that the code makes itself."""
+    from backsweep.cli.commands import run_inversion
+
+    run_inversion(Path(__file__).with_name("demo.toml"), changes or [], True)
+
+
+_state = {"debug": False}
+
+
+def main() -> None:
+    """Run a command; end with its exit code."""
+    _hush_other_ranks()
+    try:
+        app(standalone_mode=True)
+    except Agreed as error:
+        _say(error, config.launched_rank() in (None, 0))
+        sys.exit(2)
+    except BacksweepError as error:
+        _end(error, 2)
+    except KeyboardInterrupt:
+        _end(None, 130)
+    except MemoryError as error:
+        _end(
+            error, 2, "not enough memory: lower checkpointing.memory, or start fewer ranks per node"
+        )
+    except Exception as error:
+        _end(error, 1, _unexpected(error))
+
+
+def _hush_other_ranks() -> None:
+    """Only the root prints, and only the root acts on Ctrl-C: it saves, and ends the job."""
+    if config.launched_rank() not in (None, 0):
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the end
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _say(error: BaseException | None, is_heard: bool, message: str = "") -> None:
+    if error is None or not is_heard or sys.__stderr__ is None:
+        return
+    if _state["debug"]:
+        traceback.print_exception(error, file=sys.__stderr__)
+    print(f"backsweep: {message or error}", file=sys.__stderr__, flush=True)
+
+
+def _end(error: BaseException | None, code: int, message: str = "") -> None:
+    """End this process, and with it the other ranks, which would wait for it for ever."""
+    rank = config.launched_rank()
+    where = f"rank {rank}: " if rank else ""
+    _say(error, True, where + (message or str(error)))
+    if config.n_launched() in (None, 1):
+        sys.exit(code)
+    from backsweep.comm.mpi import abort_all
+
+    abort_all(code)
+
+
+def _unexpected(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    own = Path(__file__).parent.parent
+    users = [f for f in frames if not Path(f.filename).is_relative_to(own)]
+    place = (users or frames)[-1] if frames else None
+    where = f" at {place.filename}, line {place.lineno}" if place else ""
+    return (
+        f"unexpected {type(error).__name__}{where}: {error} (backsweep --debug ... shows the "
+        "traceback)"
+    )

@@ -1,0 +1,110 @@
+"""What the root says: on a terminal a bar, in a log plain lines."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any, Self, final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from backsweep.inverse.history import History
+from backsweep.runtime.checkpointing import format_bytes
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+@final
+class EvaluationProgress:
+    """Progress of an inversion.
+
+    Parameters
+    ----------
+    n_evaluations : int
+        At most so many come.
+    """
+
+    def __init__(self, n_evaluations: int) -> None:
+        self.n = n_evaluations
+        self.bar: Progress | None = None
+        if console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
+            self.bar = Progress(*columns, console=console)
+            self.task = self.bar.add_task("starting", total=n_evaluations)
+
+    def __enter__(self) -> Self:
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def show(self, history: History) -> None:
+        """Say what the last evaluation found."""
+        number, row = len(history.rows), history.rows[-1]
+        first = history.rows[0].misfit or 1.0
+        relative = f"misfit {row.misfit / first:.4f} of the start"
+        if len({r.stage for r in history.rows}) > 1:
+            relative += f", stage {row.stage + 1}: {row.objective:.4f} of its start"
+        if self.bar is not None:
+            self.bar.update(self.task, completed=number, description=relative)
+            return
+        compiling = row.cost.compile_seconds
+        spent = f", {compiling:.1f} s of it compiling" if compiling >= 0.05 else ""
+        console.print(
+            f"evaluation {number:3d}/{self.n}: {relative}, gradient {row.gradient_norm:.3g}, "
+            f"{row.cost.seconds:.2f} s{spent}"
+        )
+
+
+def print_summary(history: History, begin: float, n_ranks: int, n_threads: int) -> None:
+    """What was found, what it cost, and what was saved against storing everything."""
+    if not history.rows or history.last is None or history.best is None:
+        return
+    rows, cost = history.rows, history.last.cost
+    last_stage = [r for r in rows if r.stage == rows[-1].stage]
+    best = min(last_stage, key=lambda r: r.objective)
+    lines = [
+        f"misfit      {best.misfit:.6g}, {best.misfit / (rows[0].misfit or 1):.4f} of the start"
+    ]
+    before, after = history.model_error(history.described.start), history.model_error(history.best)
+    lines += [
+        f"{name:<11} relative error {after[name]:.4f}, at the start {before[name]:.4f}"
+        for name in after
+    ]
+    kept = cost.snapshot_bytes_memory + cost.snapshot_bytes_disk
+    saved = f"{cost.all_bytes / kept:.1f} times less" if 0 < kept < cost.all_bytes else "all of it"
+    lines += [
+        f"memory      {format_bytes(kept)} of snapshots per rank; all states of an item would take "
+        f"{format_bytes(cost.all_bytes)}: {saved}; peak of a rank {format_bytes(cost.peak_bytes)}",
+        f"checkpoints {cost.schedule}: {cost.n_advances} advances for {cost.n_steps} steps "
+        f"({cost.n_advances / max(1, cost.n_steps):.2f} per step), {cost.n_reverses} reverse steps; "
+        f"{cost.executor} code",
+        f"time        {time.perf_counter() - begin:.1f} s, {len(rows)} evaluations, the last in "
+        f"{cost.seconds:.2f} s; {n_ranks} rank(s), {n_threads} thread(s) each",
+        f"stopped     {history.reason or history.status}",
+        f"fingerprints of the last evaluation: value {history.last.value_fingerprint}, gradient "
+        f"{history.last.gradient_fingerprint}",
+    ]
+    for line in lines:
+        console.print(line)
+
+
+def print_rows(rows: list[tuple[str, Any]]) -> None:
+    """Names and values in two columns."""
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        console.print(f"{name:<{width}}  {value}")

@@ -1,0 +1,199 @@
+"""Pictures of result files, from their named dimensions alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backsweep.cli.output import console, print_rows
+from backsweep.errors import ResultError
+from backsweep.storage.results import Variable, read_result
+
+#: In the order in which they are drawn.
+_VERSIONS = ("true", "target", "start", "best")
+
+
+@dataclass(frozen=True)
+class _Panel:
+    title: str
+    draw: Callable[[Any], None]
+
+
+def show_result(result: Path, output: Path | None) -> None:
+    """Print what a result holds, and draw it next to it or to `output`."""
+    variables, attributes = read_result(result)
+    rows: list[tuple[str, Any]] = []
+    for key in ("title", "model", "status", "reason", "created", "ranks", "value_fingerprint"):
+        if attributes.get(key) not in (None, ""):
+            rows.append((key, attributes[key]))
+    if "misfit" in variables and variables["misfit"].values.size:
+        misfit = variables["misfit"].values
+        rows.append(
+            ("misfit", f"{misfit[0]:.6g} -> {misfit.min():.6g} in {misfit.size} evaluations")
+        )
+    for name, variable in variables.items():
+        shape = ", ".join(
+            f"{d}: {n}" for d, n in zip(variable.dims, variable.values.shape, strict=True)
+        )
+        unit = f" [{variable.unit}]" if variable.unit else ""
+        rows.append((f"  {name}", f"({shape}) {variable.values.dtype}{unit}"))
+    print_rows(rows)
+    picture = draw_result(result, output or result.with_suffix(".png"))
+    console.print(f"picture  {picture.resolve()}")
+
+
+def draw_result(result: Path, picture: Path) -> Path:
+    """Draw parameters, fields and misfit.
+
+    Raises
+    ------
+    ResultError
+        If matplotlib is missing or the picture cannot be written.
+    """
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot as plt
+    except ImportError as error:
+        raise ResultError("pictures need matplotlib: pip install 'backsweep[plot]'") from error
+    variables, attributes = read_result(result)
+    panels = _panels(variables)
+    if not panels:
+        raise ResultError(f"{result} holds nothing that can be drawn")
+    n_columns = min(len(panels), 3 if len(panels) > 4 else 2)
+    n_rows = -(-len(panels) // n_columns)
+    figure, axes = plt.subplots(
+        n_rows,
+        n_columns,
+        figsize=(5.5 * n_columns, 3.2 * n_rows),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        panel.draw(axis)
+        axis.set_title(panel.title)
+    if attributes.get("title"):
+        figure.suptitle(str(attributes["title"]))
+    try:
+        figure.savefig(picture, dpi=110)
+    except (OSError, ValueError) as error:
+        raise ResultError(f"the picture {picture} cannot be written: {error}") from error
+    finally:
+        plt.close(figure)
+    return picture
+
+
+def _panels(variables: dict[str, Variable]) -> list[_Panel]:
+    panels: list[_Panel] = []
+    for base, versions in _families(variables).items():
+        n = next(iter(versions.values())).values.ndim
+        if n == 1:
+            panels.append(_lines(base, versions, variables))
+        elif n == 2:
+            panels += _images(base, versions, variables)
+    if "misfit" in variables and variables["misfit"].values.size:
+        panels.append(_misfit(variables))
+    return panels
+
+
+def _families(variables: dict[str, Variable]) -> dict[str, dict[str, Variable]]:
+    """The versions (true, start, best) of each parameter and field."""
+    families: dict[str, dict[str, Variable]] = {}
+    for name, variable in variables.items():
+        base, _, version = name.rpartition("_")
+        if version in _VERSIONS and base:
+            families.setdefault(base, {})[version] = variable
+    for base, versions in families.items():
+        models = variables.get(base)
+        if models is not None and models.dims[:1] == ("iteration",):
+            versions["start"] = Variable(models.values[0], models.dims[1:], models.unit)
+    return {
+        base: {v: versions[v] for v in _VERSIONS if v in versions}
+        for base, versions in families.items()
+    }
+
+
+def _axis(dim: str, n: int, variables: dict[str, Variable]) -> tuple[np.ndarray, str]:
+    """Values along a dimension, and its label; metres as kilometres where they are many."""
+    found = variables.get(dim)
+    if found is None:
+        return np.arange(n, dtype=float), dim
+    values, unit = found.values.astype(float), found.unit
+    for small, large, factor in (("m", "km", 1e3), ("s", "ms", 1e-3), ("m", "mm", 1e-3)):
+        size = np.max(np.abs(values), initial=0.0)
+        if unit == small and (size >= 2 * factor if factor > 1 else 0 < size < 100 * factor):
+            return values / factor, f"{dim} [{large}]"
+    return values, f"{dim} [{unit}]" if unit else dim
+
+
+def _images(
+    base: str, versions: dict[str, Variable], variables: dict[str, Variable]
+) -> list[_Panel]:
+    """Images of a 2D quantity, all on one scale; the second dimension points down."""
+    shown = {
+        v: np.abs(x.values) if np.iscomplexobj(x.values) else x.values for v, x in versions.items()
+    }
+    low, high = (float(f([f(a) for a in shown.values()])) for f in (np.min, np.max))
+    first = next(iter(versions.values()))
+    (x, x_label), (z, z_label) = (
+        _axis(d, n, variables) for d, n in zip(first.dims, first.values.shape, strict=True)
+    )
+
+    def panel(version: str) -> _Panel:
+        def draw(axis: Any) -> None:
+            image = axis.imshow(
+                shown[version].T,
+                extent=(x[0], x[-1], z[-1], z[0]),
+                vmin=low,
+                vmax=high,
+                aspect="auto",
+            )
+            axis.set(xlabel=x_label, ylabel=z_label)
+            axis.figure.colorbar(image, ax=axis, label=f"{base} [{first.unit}]")
+
+        return _Panel(f"{base}, {version}", draw)
+
+    return [panel(version) for version in shown]
+
+
+def _lines(base: str, versions: dict[str, Variable], variables: dict[str, Variable]) -> _Panel:
+    """The versions of a 1D quantity in one panel; complex values as real and imaginary part."""
+
+    def draw(axis: Any) -> None:
+        for number, (version, variable) in enumerate(versions.items()):
+            x, label = _axis(variable.dims[0], variable.values.size, variables)
+            is_complex = np.iscomplexobj(variable.values)
+            color, style = f"C{number}", "--" if version in ("true", "target") else "-"
+            axis.plot(x, variable.values.real, style, color=color, label=version, lw=1)
+            if is_complex:
+                axis.plot(x, variable.values.imag, ":", color=color, lw=1)
+            axis.set_xlabel(label)
+        unit = next(iter(versions.values())).unit
+        axis.set_ylabel(f"{base} [{unit}]" if unit else base)
+        axis.legend(fontsize="small")
+        axis.grid(alpha=0.3)
+
+    return _Panel(base, draw)
+
+
+def _misfit(variables: dict[str, Variable]) -> _Panel:
+    misfit, stage = variables["misfit"].values, variables["stage"].values
+
+    def draw(axis: Any) -> None:
+        scale = misfit[0] or 1.0
+        for number in np.unique(stage):
+            at = np.flatnonzero(stage == number)
+            axis.semilogy(at + 1, misfit[at] / scale, ".-", label=f"stage {number + 1}")
+        axis.set(xlabel="evaluation", ylabel="relative to the start")
+        axis.grid(which="both", alpha=0.3)
+        if len(np.unique(stage)) > 1:
+            axis.legend(fontsize="small")
+
+    return _Panel("misfit", draw)

@@ -1,0 +1,69 @@
+"""What a communicator is, and that of a job with one rank."""
+
+from __future__ import annotations
+
+import os
+import sys
+from abc import ABC, abstractmethod
+from typing import Any, NoReturn, final
+
+
+class AbstractComm(ABC):
+    """The ranks of a job.
+
+    Attributes
+    ----------
+    rank, size : int
+    """
+
+    rank: int
+    size: int
+
+    @property
+    def is_root(self) -> bool:
+        return self.rank == 0
+
+    @abstractmethod
+    def broadcast(self, value: Any) -> Any:
+        """The root's value on every rank. Collective: every rank must call."""
+
+    @abstractmethod
+    def allgather(self, value: Any) -> list[Any]:
+        """The values of all ranks in rank order. Collective: every rank must call."""
+
+    @abstractmethod
+    def send(self, value: Any, rank: int) -> None:
+        """Hand any object to another rank, which must call `receive`."""
+
+    @abstractmethod
+    def receive(self, rank: int) -> Any:
+        """What another rank sends to this one."""
+
+    @abstractmethod
+    def abort(self, code: int) -> NoReturn:
+        """End the whole job at once with an exit code."""
+
+
+@final
+class SerialComm(AbstractComm):
+    """One rank."""
+
+    rank = 0
+    size = 1
+
+    def broadcast(self, value: Any) -> Any:
+        return value
+
+    def allgather(self, value: Any) -> list[Any]:
+        return [value]
+
+    def send(self, value: Any, rank: int) -> None:
+        raise ValueError(f"a job of one rank sends nothing (to rank {rank})")
+
+    def receive(self, rank: int) -> Any:
+        raise ValueError(f"a job of one rank receives nothing (from rank {rank})")
+
+    def abort(self, code: int) -> NoReturn:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -1,0 +1,43 @@
+"""Which communicator this process belongs to, from what the launcher left in the environment."""
+
+from __future__ import annotations
+
+from backsweep import config
+from backsweep.comm.base import AbstractComm, SerialComm
+from backsweep.errors import CommError
+
+
+def connect() -> AbstractComm:
+    """The communicator of this process. Collective: every rank must call.
+
+    Without a launcher there is one rank, and mpi4py is not imported. Threads per rank follow
+    from the cores that the ranks of a node share.
+
+    Raises
+    ------
+    CommError
+        If a launcher started several processes, but MPI is missing or does not see them.
+    """
+    n_started = config.n_launched()
+    if n_started is None:
+        return SerialComm()
+    try:
+        from backsweep.comm.mpi import MPIComm
+
+        comm = MPIComm()
+    except (ImportError, RuntimeError) as error:
+        if n_started == 1:
+            return SerialComm()
+        raise CommError(
+            f"a launcher started {n_started} processes, but mpi4py cannot load MPI "
+            f"({str(error).splitlines()[0]}); load the site's MPI module, or pip install "
+            "'backsweep[mpich]' and use its mpiexec"
+        ) from error
+    if comm.size != n_started:
+        raise CommError(
+            f"the launcher started {n_started} processes, but MPI sees {comm.size} rank(s): each "
+            "would do the whole work. Launcher and MPI library do not belong together: use the "
+            "mpiexec of that library, or srun --mpi=pmi2"
+        )
+    config.share_cores(comm.allgather(config.place()), comm.rank)
+    return comm

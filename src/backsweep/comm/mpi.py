@@ -1,0 +1,101 @@
+"""The ranks of an MPI job; the one module that imports mpi4py.
+
+Whoever waits does so with short sleeps: a blocking call would neither let Python see a signal nor
+leave the core to the ranks that still compute. Objects are pickled with their arrays out of band,
+so that arrays travel as plain bytes.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import time
+from typing import Any, NoReturn, final
+
+import numpy as np
+from mpi4py import MPI
+
+from backsweep.comm.base import AbstractComm
+
+_TAG = 11
+_LONGEST_SLEEP = 1e-3  # s
+_PIECE = 1 << 28
+"""Bytes of a message: counts are 32-bit integers."""
+
+
+@final
+class MPIComm(AbstractComm):
+    """All ranks of the job, on a communicator of its own."""
+
+    def __init__(self) -> None:
+        self._comm = MPI.COMM_WORLD.Dup()
+        self.rank = self._comm.Get_rank()
+        self.size = self._comm.Get_size()
+
+    def broadcast(self, value: Any) -> Any:
+        # Along a binomial tree: rank r is served by r without its lowest bit.
+        bit = 1
+        while bit < self.size:
+            if self.rank & bit:
+                value = self.receive(self.rank - bit)
+                break
+            bit <<= 1
+        while (bit := bit >> 1) > 0:
+            if self.rank + bit < self.size:
+                self.send(value, self.rank + bit)
+        return value
+
+    def allgather(self, value: Any) -> list[Any]:
+        if not self.is_root:
+            self.send(value, 0)
+            return list(self.broadcast(None))
+        return list(self.broadcast([value, *(self.receive(r) for r in range(1, self.size))]))
+
+    def send(self, value: Any, rank: int) -> None:
+        buffers: list[pickle.PickleBuffer] = []
+        head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+        parts = [
+            np.frombuffer(head, np.uint8),
+            *(np.frombuffer(b.raw(), np.uint8) for b in buffers),
+        ]
+        self._send_bytes(np.array([len(parts), *(p.size for p in parts)], np.int64), rank)
+        for part in parts:
+            self._send_bytes(part, rank)
+
+    def receive(self, rank: int) -> Any:
+        status = MPI.Status()
+        self._wait(lambda: self._comm.Iprobe(rank, _TAG, status))
+        sizes = np.empty(status.Get_count(MPI.BYTE) // 8, np.int64)
+        self._receive_bytes(sizes, rank)
+        parts = [np.empty(n, np.uint8) for n in sizes[1:]]
+        for part in parts:
+            self._receive_bytes(part, rank)
+        return pickle.loads(parts[0].data, buffers=parts[1:])
+
+    def abort(self, code: int) -> NoReturn:
+        abort_all(code)
+
+    def _send_bytes(self, array: np.ndarray, rank: int) -> None:
+        data = array.view(np.uint8)
+        for start in range(0, data.size, _PIECE):
+            self._wait(self._comm.Isend([data[start : start + _PIECE], MPI.BYTE], rank, _TAG).Test)
+
+    def _receive_bytes(self, array: np.ndarray, rank: int) -> None:
+        data = array.view(np.uint8)
+        for start in range(0, data.size, _PIECE):
+            self._wait(self._comm.Irecv([data[start : start + _PIECE], MPI.BYTE], rank, _TAG).Test)
+
+    @staticmethod
+    def _wait(is_done: Any) -> None:
+        pause = 1e-5
+        while not is_done():
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_SLEEP)
+
+
+def abort_all(code: int) -> NoReturn:
+    """End every rank of the job at once, whatever it waits for."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    MPI.COMM_WORLD.Abort(code)
+    raise SystemExit(code)

@@ -1,0 +1,303 @@
+"""The whole inversion: stages, regularisation, preconditioner, over ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, final
+
+import numpy as np
+from backsweep.inverse.transforms import Unknown, Unknowns
+
+from backsweep.api.derivatives import grad, jvp, value_and_grad
+from backsweep.comm import AbstractComm, SerialComm, Team
+from backsweep.errors import ModelError
+from backsweep.inverse.evaluate import Evaluator
+from backsweep.inverse.history import History, Row
+from backsweep.inverse.optimise import BudgetSpent, gauss_newton_cg, lbfgsb
+from backsweep.inverse.problem import Described, Parameters
+from backsweep.runtime.checkpointing import Checkpointing
+
+#: Cells that are seen by less than this part of the best seen are not amplified further.
+ILLUMINATION_FLOOR = 1e-2
+
+Regulariser = Callable[[Any, Any], Any]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of an inversion, from the best model of the one before.
+
+    Attributes
+    ----------
+    evaluations : int
+        At most so many gradients of all items; a Gauss-Newton product counts as one.
+    settings : mapping
+        Handed to the problem's `at_stage`, e.g. a frequency band.
+    """
+
+    evaluations: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """How a problem is solved.
+
+    Attributes
+    ----------
+    stages : tuple of Stage
+    unknowns : mapping of str to Unknown
+        Transform, bounds, mask, smoothing and scale of a parameter.
+    regularisers : mapping of str to tuple of callables (parameter, start) -> scalar
+        Added to the misfit relative to that of the start.
+    method : {"L-BFGS-B", "Gauss-Newton-CG"}
+    preconditioner : {"none", "illumination"}
+    history : int
+        Pairs that L-BFGS-B remembers.
+    inner_iterations : int
+        Most conjugate gradient steps of a Gauss-Newton step.
+    tolerance : float
+        Of the projected gradient (L-BFGS-B), or of the gradient relative to the first.
+    """
+
+    stages: tuple[Stage, ...]
+    unknowns: Mapping[str, Unknown] = field(default_factory=dict)
+    regularisers: Mapping[str, tuple[Regulariser, ...]] = field(default_factory=dict)
+    method: Literal["L-BFGS-B", "Gauss-Newton-CG"] = "L-BFGS-B"
+    preconditioner: Literal["none", "illumination"] = "none"
+    history: int = 20
+    inner_iterations: int = 8
+    tolerance: float = 1e-12
+
+
+def invert(
+    problem: Any,
+    inversion: Inversion,
+    *,
+    comm: AbstractComm | None = None,
+    checkpointing: Checkpointing | None = None,
+    on_evaluation: Callable[[History], None] = lambda history: None,
+    history: History | None = None,
+) -> History:
+    """Find the parameters of least misfit. Collective: every rank must call.
+
+    Parameters
+    ----------
+    problem : Problem
+        Equal on all ranks.
+    inversion : Inversion
+    comm : AbstractComm, optional
+    checkpointing : Checkpointing, optional
+    on_evaluation : callable
+        Called on the root after each evaluation.
+    history : History, optional
+        Filled in as the inversion goes on, for whoever wants to save it after an exception.
+
+    Returns
+    -------
+    History
+        Empty except on the root.
+
+    Raises
+    ------
+    ModelError
+        If problem and inversion do not fit.
+    """
+    comm = comm or SerialComm()
+    history = history or History(Described(problem))
+    evaluator = Evaluator(history.described, comm, checkpointing)
+    _check(history.described, inversion)
+    tasks = {
+        name: getattr(evaluator, name)
+        for name in ("evaluate", "gauss_newton", "illumination", "set_stage")
+    }
+    with Team(comm, tasks) as team:
+        if comm.is_root:
+            _Run(history, inversion, team, on_evaluation).run()
+    return history
+
+
+def _check(described: Described, inversion: Inversion) -> None:
+    """What can be known before the first evaluation."""
+    for stage in inversion.stages:
+        described.at_stage(stage.settings)
+    settings = _unknown_settings(described, inversion.unknowns)
+    Unknowns(described.start, settings)
+    if inversion.method == "Gauss-Newton-CG":
+        _need(described, ("simulate", "compare"), "method = 'Gauss-Newton-CG'")
+        if any(u.bounds and u.transform != "logistic" for u in settings.values()):
+            raise ModelError(
+                "Gauss-Newton-CG knows no bounds: use transform = 'logistic', or L-BFGS-B"
+            )
+    if inversion.preconditioner == "illumination":
+        _need(described, ("illumination",), "preconditioner = 'illumination'")
+    for name in inversion.regularisers:
+        if name not in described.start:
+            raise ModelError(
+                f"regularisation is asked for {name!r}, but the parameters are "
+                f"{', '.join(described.start)}"
+            )
+
+
+def _need(described: Described, members: tuple[str, ...], what: str) -> None:
+    missing = [m for m in members if not hasattr(described.problem, m)]
+    if missing:
+        raise ModelError(
+            f"{what} needs {' and '.join(missing)}, which the problem "
+            f"{type(described.problem).__name__} does not have"
+        )
+
+
+def _unknown_settings(
+    described: Described, given: Mapping[str, Unknown], scales: Mapping[str, Any] | None = None
+) -> dict[str, Unknown]:
+    """Settings of the run, completed by masks and scales of the problem."""
+    settings = dict(given)
+    for name in described.start:
+        own = settings.get(name, Unknown())
+        mask = described.member("masks", name)
+        if mask is not None:
+            own = replace(own, mask=mask if own.mask is None else mask & own.mask)
+        scale = described.member("scales", name, 1.0)
+        settings[name] = replace(own, scale=own.scale * scale * (scales or {}).get(name, 1.0))
+    return settings
+
+
+@final
+class _Run:
+    """The root's part."""
+
+    def __init__(
+        self,
+        history: History,
+        inversion: Inversion,
+        team: Team,
+        on_evaluation: Callable[[History], None],
+    ) -> None:
+        self.history = history
+        self.inversion = inversion
+        self.team = team
+        self.on_evaluation = on_evaluation
+        self.described = history.described
+        self.stage = 0
+        self.n_left = 0
+
+    def run(self) -> None:
+        parameters = dict(self.described.start)
+        self.history.add_model(parameters)
+        reasons = []
+        for self.stage, stage in enumerate(self.inversion.stages):
+            self.n_left = stage.evaluations
+            self.team("set_stage", dict(stage.settings))
+            reasons.append(self._run_stage(parameters))
+            parameters = dict(self.history.best or parameters)
+        self.history.reason = "; ".join(reasons)
+        self.history.status = "finished"
+
+    def _run_stage(self, start: Parameters) -> str:
+        scales = {}
+        if self.inversion.preconditioner == "illumination":
+            scales = _amplified(self.team("illumination", start))
+        settings = _unknown_settings(self.described, self.inversion.unknowns, scales)
+        self.unknowns = Unknowns(start, settings)
+        self.first_misfit: float | None = None
+        self.lowest = np.inf
+        options = {"tolerance": self.inversion.tolerance}
+
+        def on_iterate(x: np.ndarray) -> None:
+            self.history.add_model(self.unknowns.parameters(x))
+
+        x0 = self.unknowns.x0
+        if self.inversion.method == "Gauss-Newton-CG":
+            n = self.inversion.inner_iterations
+            return gauss_newton_cg(
+                self.objective, self.product, x0, on_iterate, inner_iterations=n, **options
+            )
+        return lbfgsb(
+            self.objective,
+            x0,
+            self.unknowns.bounds,
+            on_iterate,
+            history=self.inversion.history,
+            **options,
+        )
+
+    def objective(self, x: np.ndarray) -> tuple[float, np.ndarray]:
+        """Misfit relative to the stage's first one, with regularisation; its gradient."""
+        self._spend()
+        parameters = self.unknowns.parameters(x)
+        evaluation = self.team("evaluate", parameters)
+        first = self.first_misfit = self.first_misfit or _positive(evaluation.value)
+        value = evaluation.value / first
+        bars = {name: g / first for name, g in evaluation.gradient.items()}
+        for name, penalty in self._penalties():
+            more, bar = value_and_grad(penalty)(_wide(parameters[name]))
+            value, bars[name] = value + float(more), bars[name] + bar
+        gradient = self.unknowns.pullback(x, bars)
+        _check_finite(value, gradient, len(self.history.rows) + 1)
+        norm = float(np.linalg.norm(gradient))
+        self.history.rows.append(Row(self.stage, evaluation.value, value, norm, evaluation.cost))
+        self.history.last = evaluation
+        if value < self.lowest:
+            self.lowest = value
+            self.history.best = {k: np.array(v) for k, v in parameters.items()}
+        self.on_evaluation(self.history)
+        return value, gradient
+
+    def product(self, x: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """The Gauss-Newton Hessian of the objective times a vector."""
+        self._spend()
+        parameters, direction = jvp(self.unknowns.parameters, (x,), (v,))
+        found = self.team("gauss_newton", parameters, direction)
+        first = self.first_misfit
+        bars = {name: g / first for name, g in found.items()}
+        for name, penalty in self._penalties():
+            args = _wide(parameters[name]), _wide(direction[name])
+            bars[name] = bars[name] + jvp(grad(penalty), args[:1], args[1:])[1]
+        return self.unknowns.pullback(x, bars)
+
+    def _penalties(self) -> list[tuple[str, Callable[[Any], Any]]]:
+        def bound(regulariser: Regulariser, start: np.ndarray) -> Callable[[Any], Any]:
+            return lambda parameter: regulariser(parameter, start)
+
+        return [
+            (name, bound(regulariser, _wide(self.described.start[name])))
+            for name, regularisers in self.inversion.regularisers.items()
+            for regulariser in regularisers
+        ]
+
+    def _spend(self) -> None:
+        if self.n_left == 0:
+            raise BudgetSpent
+        self.n_left -= 1
+
+
+def _amplified(illumination: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Units of the unknowns: larger where less energy comes (the inverse square root)."""
+    return {
+        name: (values / values.max() + ILLUMINATION_FLOOR) ** -0.5
+        for name, values in illumination.items()
+        if np.max(values) > 0
+    }
+
+
+def _positive(value: float) -> float:
+    return value if value > 0 else 1.0
+
+
+def _wide(value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    return array.astype(np.result_type(array.dtype, np.float64))
+
+
+def _check_finite(value: float, gradient: np.ndarray, number: int) -> None:
+    if not (np.isfinite(value) and np.all(np.isfinite(gradient))):
+        raise ModelError(
+            f"evaluation {number}: the misfit is {value:.6g} and {np.sum(~np.isfinite(gradient))} "
+            "values of the gradient are not finite; the simulation is unstable for this model: "
+            "use bounds or a smaller time step"
+        )
+
+
+__all__ = ["Inversion", "Stage", "invert"]

@@ -1,0 +1,163 @@
+"""What an inverse problem must offer, and what it may.
+
+A `Problem` needs three members; a class of 20 lines will do (examples/own_problem.py). Whatever
+else it has of the members of `OptionalMembers` is used where it helps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, final
+
+import numpy as np
+from backsweep.storage.results import Variable
+
+from backsweep.errors import ModelError
+
+Parameters = dict[str, Any]
+"""Named arrays: what is sought."""
+
+
+class Problem(Protocol):
+    """The misfit of a simulation, as a sum over independent items such as shots.
+
+    Attributes
+    ----------
+    items : sequence
+        What the misfit is a sum over; any objects. Ranks share them out.
+    """
+
+    @property
+    def items(self) -> Sequence[Any]: ...
+
+    def start(self) -> Mapping[str, np.ndarray]:
+        """Start values, floating point, by name."""
+
+    def misfit(self, parameters: Parameters, item: Any) -> Any:
+        """Real scalar, in NumPy that can be traced."""
+
+
+class OptionalMembers(Protocol):
+    """Members that a problem may have besides those of `Problem`; none is needed.
+
+    Attributes
+    ----------
+    dims : mapping of str to tuple of str
+        Names of the dimensions of each parameter, for results and pictures.
+    units : mapping of str to str
+    coords : mapping of str to (ndarray, str)
+        Values and unit along a dimension.
+    masks : mapping of str to ndarray of bool
+        Where a parameter is sought; elsewhere its start value stays.
+    scales : mapping of str to ndarray or float
+        Typical size of a change: the unit of the unknowns.
+    """
+
+    dims: Mapping[str, tuple[str, ...]]
+    units: Mapping[str, str]
+    coords: Mapping[str, tuple[np.ndarray, str]]
+    masks: Mapping[str, np.ndarray]
+    scales: Mapping[str, Any]
+
+    def true(self) -> Mapping[str, np.ndarray]:
+        """The parameters behind made data, with which a result is compared."""
+
+    def check(self, parameters: Parameters) -> None:
+        """Raise a `ModelError` if the simulation cannot run with these."""
+
+    def simulate(self, parameters: Parameters, item: Any) -> Any:
+        """The data of an item (`forward`, Gauss-Newton)."""
+
+    def compare(self, data: Any, item: Any) -> Any:
+        """The misfit of data; convex for Gauss-Newton."""
+
+    def illumination(self, parameters: Parameters, item: Any) -> Mapping[str, np.ndarray]:
+        """How strongly an item sees each value of a parameter; not negative."""
+
+    def at_stage(self, **settings: Any) -> Problem:
+        """The problem with other settings, such as a frequency band."""
+
+    def fields(self, parameters: Parameters) -> Mapping[str, tuple[Any, tuple[str, ...], str]]:
+        """Values, dimensions and unit of what else the result should hold."""
+
+
+@final
+class Described:
+    """A problem with its start values, and what its optional members say.
+
+    Raises
+    ------
+    ModelError
+        If a member is missing, or something does not fit.
+    """
+
+    def __init__(self, problem: Any) -> None:
+        kind = type(problem).__name__
+        for name in ("items", "start", "misfit"):
+            if not hasattr(problem, name):
+                raise ModelError(
+                    f"the problem {kind} has no {name}; it needs items, start() and "
+                    "misfit(parameters, item)"
+                )
+        if len(problem.items) == 0:
+            raise ModelError(f"the problem {kind} has no items")
+        self.problem = problem
+        self.start = {name: np.array(value) for name, value in problem.start().items()}
+        for name, value in self.start.items():
+            _check_start(name, value)
+        self.check(self.start)
+
+    def check(self, parameters: Parameters) -> None:
+        if hasattr(self.problem, "check"):
+            self.problem.check(parameters)
+
+    def member(self, kind: str, name: str, default: Any = None) -> Any:
+        """An entry of one of the optional mappings."""
+        return getattr(self.problem, kind, {}).get(name, default)
+
+    def variable(self, name: str, values: Any, prefix: tuple[str, ...] = ()) -> Variable:
+        """A parameter with its dimensions and unit."""
+        n = self.start[name].ndim
+        dims = tuple(self.member("dims", name, tuple(f"{name}_{k}" for k in range(n))))
+        if len(dims) != n:
+            raise ModelError(f"dims[{name!r}] = {dims} names {len(dims)} dimensions of {n}")
+        return Variable(np.asarray(values), (*prefix, *dims), self.member("units", name, ""))
+
+    def coordinates(self) -> dict[str, Variable]:
+        given = getattr(self.problem, "coords", {})
+        return {dim: Variable(np.asarray(v), (dim,), unit) for dim, (v, unit) in given.items()}
+
+    def fields(self, parameters: Parameters, suffix: str) -> dict[str, Variable]:
+        """What else the problem shows, named with a suffix."""
+        if not hasattr(self.problem, "fields"):
+            return {}
+        shown = self.problem.fields(parameters)
+        return {
+            f"{name}_{suffix}": Variable(np.asarray(values), tuple(dims), unit)
+            for name, (values, dims, unit) in shown.items()
+        }
+
+    def true(self) -> dict[str, np.ndarray]:
+        found = self.problem.true() if hasattr(self.problem, "true") else None
+        return {name: np.asarray(value) for name, value in (found or {}).items()}
+
+    def at_stage(self, settings: Mapping[str, Any]) -> Any:
+        if not settings:
+            return self.problem
+        if not hasattr(self.problem, "at_stage"):
+            raise ModelError(
+                f"stages set {', '.join(settings)}, but the problem "
+                f"{type(self.problem).__name__} has no at_stage(**settings)"
+            )
+        return self.problem.at_stage(**settings)
+
+
+def _check_start(name: str, value: np.ndarray) -> None:
+    if value.dtype.kind not in "fc":
+        raise ModelError(
+            f"the start value of {name!r} has dtype {value.dtype}; derivatives need floating "
+            "point: convert it with .astype(float)"
+        )
+    if not np.all(np.isfinite(value)):
+        n = int(np.sum(~np.isfinite(value)))
+        raise ModelError(f"the start value of {name!r} has {n} values that are not finite")

@@ -1,0 +1,1 @@
+"""Inverse problems that are ready to run: simulations from `models`, solved by `inverse`."""

@@ -1,0 +1,247 @@
+"""Full-waveform inversion of pressure records for the velocity: `model = "acoustic"`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, final
+
+import numpy as np
+import scipy.signal
+
+from backsweep.errors import ModelError, RunFileError
+from backsweep.inverse.misfits import MISFITS
+from backsweep.models.acoustic import Acoustic, ricker
+from backsweep.problems.acoustic_settings import AcousticSettings
+from backsweep.problems.files import read_array
+from backsweep.problems.made import basin
+
+Model = Mapping[str, Any]
+
+
+@final
+class AcousticProblem:
+    """Velocity from the pressure of shots; an item is the number of a shot.
+
+    Parameters
+    ----------
+    settings : AcousticSettings
+
+    Raises
+    ------
+    ModelError
+        If the simulation cannot run with these settings.
+    RunFileError
+        If files cannot be read or do not fit.
+
+    Notes
+    -----
+    Data are pressures divided by the largest amplitude of the first shot's wavelet. A low-pass is
+    a causal Butterworth filter of wavelet and data: the simulation is linear in the wavelet, so that
+    filtered data are exactly those of the filtered wavelet.
+    """
+
+    dims = {"velocity": ("x", "z")}
+    units = {"velocity": "m/s"}
+
+    def __init__(self, settings: AcousticSettings) -> None:
+        s = self.settings = settings
+        self._true, self._start = _models(s)
+        self.simulation = Acoustic(
+            shape=(self._start.shape[0], self._start.shape[1]),
+            spacing=s.spacing,
+            dt=s.dt,
+            n_steps=s.n_steps,
+            order=s.order,
+            n_absorb=s.n_absorb,
+            free_surface=s.free_surface,
+            max_velocity=s.max_velocity,
+            frequency=s.wavelet.ricker or s.frequency,
+        )
+        self.sources = s.sources.positions()
+        self.receivers = s.receivers.positions()
+        self.items = range(len(self.sources))
+        self.wavelet = self._filtered(self._wavelet())
+        self.compare_data = MISFITS[s.misfit.kind](**s.misfit.options())
+        self._observed: np.ndarray | None = None
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any], folders: Sequence[Path]) -> Self:
+        """From the [problem] table of a run file; files are looked for in the folders."""
+        return cls(AcousticSettings.read(table, "problem", folders))
+
+    # ---------------------------------------------------------------- what the inversion needs
+
+    def start(self) -> dict[str, np.ndarray]:
+        return {"velocity": self._start}
+
+    def true(self) -> dict[str, np.ndarray]:
+        return {} if self._true is None else {"velocity": self._true}
+
+    def misfit(self, parameters: Model, item: int) -> Any:
+        return self.compare(self.simulate(parameters, item), item)
+
+    def simulate(self, parameters: Model, item: int) -> Any:
+        """Pressure, shape (n_steps, n_receivers)."""
+        return self.simulation.simulate(
+            parameters["velocity"], self.sources[item], self.receivers, self.wavelet
+        )
+
+    def compare(self, data: Any, item: int) -> Any:
+        return self.compare_data(data, self.observed(item), self._weights(item))
+
+    def illumination(self, parameters: Model, item: int) -> dict[str, np.ndarray]:
+        velocity = parameters["velocity"]
+        return {
+            "velocity": self.simulation.illumination(velocity, self.sources[item], self.wavelet)
+        }
+
+    def check(self, parameters: Model) -> None:
+        velocity = np.asarray(parameters["velocity"])
+        for number, source in enumerate(self.sources):
+            try:
+                self.simulation.check(velocity, source, self.receivers, self.wavelet)
+            except ModelError as error:
+                # The first source stands for all that does not depend on the source.
+                raise error if number == 0 else ModelError(f"shot {number}: {error}") from error
+
+    def at_stage(self, lowpass: float | None = None) -> AcousticProblem:
+        """The problem below a frequency [Hz]."""
+        return type(self)(self.settings.model_copy(update={"lowpass": lowpass}))
+
+    # ---------------------------------------------------------------- names and units
+
+    @property
+    def coords(self) -> dict[str, tuple[np.ndarray, str]]:
+        nx, nz = self._start.shape
+        s = self.settings
+        return {
+            "x": (np.arange(nx) * s.spacing, "m"),
+            "z": (np.arange(nz) * s.spacing, "m"),
+            "time": (np.arange(s.n_steps) * s.dt, "s"),
+        }
+
+    data_dims = ("time", "receiver")
+    data_unit = "Pa"
+
+    @property
+    def masks(self) -> dict[str, np.ndarray]:
+        """Where velocity is sought."""
+        s = self.settings
+        z = np.arange(self._start.shape[1]) * s.spacing
+        is_sought = np.broadcast_to(z > s.fixed_depth, self._start.shape)
+        return {"velocity": is_sought & (self._start > s.fixed_velocity)}
+
+    @property
+    def scales(self) -> dict[str, Any]:
+        """Larger with the depth below what is fixed, since shallow points move the data more."""
+        s, mask = self.settings, self.masks["velocity"]
+        depth = np.maximum(np.cumsum(mask, axis=1), 1.0) ** s.depth_power
+        return {"velocity": s.velocity_scale * depth / depth[mask].mean()}
+
+    # ---------------------------------------------------------------- data
+
+    def observed(self, item: int) -> np.ndarray:
+        """Pressure that was recorded, shape (n_steps, n_receivers)."""
+        return self._cached_data()[item]
+
+    def _cached_data(self) -> Any:
+        if self._observed is None:
+            s = self.settings
+            self._observed = self._read_data() if s.observed else _OnDemand(self._made)  # type: ignore[assignment]
+        return self._observed
+
+    def _made(self, item: int) -> np.ndarray:
+        """Data of the true model, with noise if asked for."""
+        data = np.asarray(self.simulate(self.true(), item))
+        s = self.settings
+        if s.noise:
+            rng = np.random.default_rng((s.seed, item))
+            rms = np.sqrt(np.mean(np.square(data, dtype=np.float64)))
+            noise = self._filtered(rng.standard_normal(data.shape))
+            data = data + (s.noise * rms * noise).astype(data.dtype)
+        return data
+
+    def _read_data(self) -> np.ndarray:
+        assert self.settings.observed is not None
+        data = read_array(self.settings.observed)
+        expected = (len(self.sources), self.settings.n_steps, len(self.receivers))
+        if data.shape != expected:
+            raise RunFileError(
+                f"problem.observed: {self.settings.observed} has shape {data.shape}; "
+                f"(shots, time steps, receivers) = {expected} is needed"
+            )
+        if not np.all(np.isfinite(data)):
+            raise RunFileError(f"problem.observed: {self.settings.observed} is not finite")
+        filtered = np.stack([self._filtered(shot) for shot in data])
+        return np.asarray(filtered, self._start.dtype)
+
+    def _weights(self, item: int) -> np.ndarray | None:
+        """Zero for receivers nearer to the source than asked for."""
+        nearest = self.settings.mute_offset
+        if nearest <= 0:
+            return None
+        offset = np.abs(self.receivers[:, 0] - self.sources[item][0])
+        return (offset >= nearest).astype(self._start.dtype)
+
+    def _wavelet(self) -> np.ndarray:
+        s = self.settings
+        if s.wavelet.file is not None:
+            wavelet = np.asarray(read_array(s.wavelet.file), np.float64).ravel()
+        else:
+            assert s.wavelet.ricker is not None
+            wavelet = ricker(s.wavelet.ricker, s.dt, s.n_steps, s.wavelet.delay)
+        return s.wavelet.amplitude * wavelet
+
+    def _filtered(self, data: np.ndarray) -> np.ndarray:
+        """Low-passed along the time."""
+        s = self.settings
+        if s.lowpass is None:
+            return data
+        if not 0 < s.lowpass < 0.5 / s.dt:
+            raise ModelError(
+                f"lowpass = {s.lowpass} Hz must lie between 0 and the Nyquist frequency "
+                f"{0.5 / s.dt:.4g} Hz"
+            )
+        sos = scipy.signal.butter(4, s.lowpass, fs=1 / s.dt, output="sos")
+        return np.asarray(scipy.signal.sosfilt(sos, data, axis=0))
+
+
+@final
+class _OnDemand:
+    """Data of an item, made when it is first asked for: each rank makes those of its items."""
+
+    def __init__(self, make: Any) -> None:
+        self._make = make
+        self._made: dict[int, np.ndarray] = {}
+
+    def __getitem__(self, item: int) -> np.ndarray:
+        if item not in self._made:
+            self._made[item] = self._make(item)
+        return self._made[item]
+
+
+def _models(s: AcousticSettings) -> tuple[np.ndarray | None, np.ndarray]:
+    """True (if known) and start velocity, (nx, nz), in the precision that was asked for."""
+    if s.made is not None:
+        true, start = basin(s.made.shape)
+        return true.astype(s.dtype), start.astype(s.dtype)
+    assert s.start is not None
+    start = _velocity("start", s.start, s)
+    true = None if s.true is None else _velocity("true", s.true, s)
+    if true is not None and true.shape != start.shape:
+        raise RunFileError(
+            f"problem.true has shape {true.shape} and problem.start {start.shape}: they must agree"
+        )
+    return true, start
+
+
+def _velocity(key: str, name: str, s: AcousticSettings) -> np.ndarray:
+    array = read_array(name)
+    if array.ndim != 2:
+        raise RunFileError(f"problem.{key}: {name} has shape {array.shape}; a model has 2 axes")
+    array = array.T if s.axes == "zx" else array
+    return np.ascontiguousarray(array, dtype=s.dtype)
+
+
+Precision = Literal["float32", "float64"]
