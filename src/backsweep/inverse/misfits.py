@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final, Protocol
 import numpy as np
 
 from backsweep.errors import ModelError, ShapeError
-from backsweep.inverse.moduli import product, squared_modulus
+from backsweep.inverse.arrays import fits_into, product, squared_modulus
 
 
 class Misfit(Protocol):
@@ -179,13 +179,6 @@ def _check_shapes(predicted: Any, observed: Any, weights: Any) -> tuple[int, ...
             f"predicted data have the shape {shape}, observed data {np.shape(observed)}: "
             "they must be the same"
         )
-    if weights is not None and not _fits(np.shape(weights), shape):
+    if weights is not None and not fits_into(np.shape(weights), shape):
         raise ShapeError(f"weights of shape {np.shape(weights)} do not fit data of shape {shape}")
     return shape
-
-
-def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    try:
-        return np.broadcast_shapes(shape, wanted) == wanted
-    except ValueError:
-        return False
