@@ -1,0 +1,1 @@
+"""Inversion: misfits, unknowns, regularisation, optimisers."""
