@@ -19,7 +19,7 @@ from backsweep.comm import agreement
 from backsweep.errors import RunFileError
 from backsweep.inverse.evaluate import Evaluator
 from backsweep.inverse.history import History
-from backsweep.inverse.invert import invert
+from backsweep.inverse.invert import check_inversion, invert
 from backsweep.problems.files import read_array
 from backsweep.runtime.checkpointing import default_checkpointing, format_bytes
 from backsweep.runtime.memory import available_bytes
@@ -34,6 +34,7 @@ def run_inversion(path: Path, changes: Sequence[str], overwrite: bool) -> None:
     target = Path(job.run.output.result)
     with agreement(job.comm):
         inversion = job.run.inversion()
+        check_inversion(job.described, inversion)
         Evaluator(job.described, job.comm)
         if job.comm.is_root:
             check_target(target, overwrite)
@@ -132,45 +133,41 @@ def print_plan(path: Path, changes: Sequence[str]) -> None:
     job = open_job(path, changes)
     with agreement(job.comm):
         inversion = job.run.inversion()
+        check_inversion(job.described, inversion)
         Evaluator(job.described, job.comm)
     if not job.comm.is_root:
         return
     problem, n_items = job.problem, len(job.problem.items)
+    start = job.described.start
     with default_checkpointing(job.checkpointing):
-        report = plan(lambda p: problem.misfit(p, problem.items[0]))(job.described.start)
+        report = plan(lambda p: problem.misfit(p, problem.items[0]))(start)
     n_steps = sum(s.n_steps for s in report.scans)
     held = sum(s.snapshot_bytes_memory for s in report.scans)
     on_disk = sum(s.snapshot_bytes_disk for s in report.scans)
-    everything = sum(s.all_bytes for s in report.scans)
     n_evaluations = sum(stage.evaluations for stage in inversion.stages)
-    rows: list[tuple[str, Any]] = [
-        (
-            "parameters",
-            ", ".join(f"{k} {v.shape} {v.dtype}" for k, v in job.described.start.items()),
-        ),
+    n_gradients = n_evaluations * n_items
+    arrays = ", ".join(f"{name} {value.shape} {value.dtype}" for name, value in start.items())
+    rows = [
+        ("parameters", arrays),
         ("items", f"{n_items}, on {job.comm.size} rank(s) of {config.n_threads()} thread(s)"),
         ("steps", f"{n_steps} per item"),
     ]
     rows += [
         ("schedule", f"{s.schedule}, {s.n_snapshots} snapshots, {s.executor}") for s in report.scans
     ]
+    per_step = report.n_advances / max(1, n_steps)
     rows += [
         ("snapshots", f"{format_bytes(held)} in memory, {format_bytes(on_disk)} on disk, per rank"),
-        ("every state", format_bytes(everything)),
-        (
-            "advances",
-            f"{report.n_advances} per item: {report.n_advances / max(1, n_steps):.2f} per step",
-        ),
+        ("every state", format_bytes(sum(s.all_bytes for s in report.scans))),
+        ("advances", f"{report.n_advances} per item: {per_step:.2f} per step"),
         ("reverse steps", f"{report.n_reverses} per item"),
         (
             "whole run",
-            f"at most {n_evaluations} evaluations: {n_evaluations * n_items * report.n_advances:.3g} "
-            f"advances and {n_evaluations * n_items * report.n_reverses:.3g} reverse steps",
+            f"at most {n_evaluations} evaluations of all items: "
+            f"{n_gradients * report.n_advances} advances, {n_gradients * report.n_reverses} "
+            "reverse steps",
         ),
-        (
-            "memory left",
-            f"{format_bytes(available_bytes())} for each rank; work arrays and data are on top",
-        ),
+        ("memory left", f"{format_bytes(available_bytes())} per rank; data and work come on top"),
     ]
     print_rows(rows)
 

@@ -57,9 +57,7 @@ def forward(
     run: RunPath,
     changes: Changes = None,
     overwrite: Overwrite = False,
-    model: Annotated[
-        str, typer.Option(help="start, true, or a result file's best model.")
-    ] = "start",
+    model: Annotated[str, typer.Option(help="start, true, or a result file.")] = "start",
     output: Annotated[Path, typer.Option(help="File for the data.")] = Path("data.h5"),
 ) -> None:
     """Simulate the data of all items."""
@@ -123,9 +121,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _end(None, 130)
     except MemoryError as error:
-        _end(
-            error, 2, "not enough memory: lower checkpointing.memory, or start fewer ranks per node"
-        )
+        _end(error, 2, "not enough memory: lower checkpointing.memory, or use fewer ranks")
     except Exception as error:
         _end(error, 1, _unexpected(error))
 

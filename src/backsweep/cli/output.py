@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self, final
+from typing import Self, final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from backsweep.inverse.history import History
 from backsweep.runtime.checkpointing import format_bytes
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, markup=False)
 
 
 @final
@@ -56,9 +57,9 @@ class EvaluationProgress:
         """Say what the last evaluation found."""
         number, row = len(history.rows), history.rows[-1]
         first = history.rows[0].misfit or 1.0
-        relative = f"misfit {row.misfit / first:.4f} of the start"
+        relative = f"misfit {row.misfit / first:.4g} of the start"
         if len({r.stage for r in history.rows}) > 1:
-            relative += f", stage {row.stage + 1}: {row.objective:.4f} of its start"
+            relative += f", stage {row.stage + 1}: {row.objective:.4g} of its start"
         if self.bar is not None:
             self.bar.update(self.task, completed=number, description=relative)
             return
@@ -76,34 +77,45 @@ def print_summary(history: History, begin: float, n_ranks: int, n_threads: int) 
         return
     rows, cost = history.rows, history.last.cost
     last_stage = [r for r in rows if r.stage == rows[-1].stage]
-    best = min(last_stage, key=lambda r: r.objective)
-    lines = [
-        f"misfit      {best.misfit:.6g}, {best.misfit / (rows[0].misfit or 1):.4f} of the start"
-    ]
+    misfit = min(last_stage, key=lambda r: r.objective).misfit
     before, after = history.model_error(history.described.start), history.model_error(history.best)
-    lines += [
-        f"{name:<11} relative error {after[name]:.4f}, at the start {before[name]:.4f}"
-        for name in after
-    ]
     kept = cost.snapshot_bytes_memory + cost.snapshot_bytes_disk
-    saved = f"{cost.all_bytes / kept:.1f} times less" if 0 < kept < cost.all_bytes else "all of it"
-    lines += [
-        f"memory      {format_bytes(kept)} of snapshots per rank; all states of an item would take "
-        f"{format_bytes(cost.all_bytes)}: {saved}; peak of a rank {format_bytes(cost.peak_bytes)}",
-        f"checkpoints {cost.schedule}: {cost.n_advances} advances for {cost.n_steps} steps "
-        f"({cost.n_advances / max(1, cost.n_steps):.2f} per step), {cost.n_reverses} reverse steps; "
-        f"{cost.executor} code",
-        f"time        {time.perf_counter() - begin:.1f} s, {len(rows)} evaluations, the last in "
-        f"{cost.seconds:.2f} s; {n_ranks} rank(s), {n_threads} thread(s) each",
-        f"stopped     {history.reason or history.status}",
-        f"fingerprints of the last evaluation: value {history.last.value_fingerprint}, gradient "
-        f"{history.last.gradient_fingerprint}",
-    ]
-    for line in lines:
-        console.print(line)
+    saved = f", {cost.all_bytes / kept:.1f} times as much" if 0 < kept < cost.all_bytes else ""
+    per_step = cost.n_advances / max(1, cost.n_steps)
+    seconds = time.perf_counter() - begin
+    print_rows(
+        [
+            ("misfit", f"{misfit:.6g}, {misfit / (rows[0].misfit or 1):.4g} of the start"),
+            *(
+                (name, f"relative error {error:.4g}, at the start {before[name]:.4g}")
+                for name, error in after.items()
+            ),
+            (
+                "memory",
+                f"{format_bytes(kept)} of snapshots per rank; every state of an item would take "
+                f"{format_bytes(cost.all_bytes)}{saved}; peak {format_bytes(cost.peak_bytes)}",
+            ),
+            (
+                "checkpoints",
+                f"{cost.schedule}: {cost.n_advances} advances for {cost.n_steps} steps "
+                f"({per_step:.2f} per step), {cost.n_reverses} reverse steps; {cost.executor} code",
+            ),
+            (
+                "time",
+                f"{seconds:.1f} s, {len(rows)} evaluations, the last in {cost.seconds:.2f} s; "
+                f"{n_ranks} rank(s), {n_threads} thread(s) each",
+            ),
+            ("stopped", history.reason or history.status),
+            (
+                "fingerprints",
+                f"of the last evaluation: value {history.last.value_fingerprint}, gradient "
+                f"{history.last.gradient_fingerprint}",
+            ),
+        ]
+    )
 
 
-def print_rows(rows: list[tuple[str, Any]]) -> None:
+def print_rows(rows: Sequence[tuple[str, object]]) -> None:
     """Names and values in two columns."""
     width = max(len(name) for name, _ in rows)
     for name, value in rows:

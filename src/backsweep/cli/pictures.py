@@ -67,10 +67,11 @@ def draw_result(result: Path, picture: Path) -> Path:
         raise ResultError(f"{result} holds nothing that can be drawn")
     n_columns = min(len(panels), 3 if len(panels) > 4 else 2)
     n_rows = -(-len(panels) // n_columns)
+    size = (5.5 * n_columns, 3.2 * n_rows)
     figure, axes = plt.subplots(
         n_rows,
         n_columns,
-        figsize=(5.5 * n_columns, 3.2 * n_rows),
+        figsize=size,
         squeeze=False,
         layout="constrained",
     )
@@ -137,9 +138,7 @@ def _images(
     base: str, versions: dict[str, Variable], variables: dict[str, Variable]
 ) -> list[_Panel]:
     """Images of a 2D quantity, all on one scale; the second dimension points down."""
-    shown = {
-        v: np.abs(x.values) if np.iscomplexobj(x.values) else x.values for v, x in versions.items()
-    }
+    shown = {v: _real(x.values) for v, x in versions.items()}
     low, high = (float(f([f(a) for a in shown.values()])) for f in (np.min, np.max))
     first = next(iter(versions.values()))
     (x, x_label), (z, z_label) = (
@@ -163,6 +162,10 @@ def _images(
     return [panel(version) for version in shown]
 
 
+def _real(values: np.ndarray) -> np.ndarray:
+    return np.abs(values) if np.iscomplexobj(values) else values
+
+
 def _lines(base: str, versions: dict[str, Variable], variables: dict[str, Variable]) -> _Panel:
     """The versions of a 1D quantity in one panel; complex values as real and imaginary part."""
 
@@ -171,9 +174,10 @@ def _lines(base: str, versions: dict[str, Variable], variables: dict[str, Variab
             x, label = _axis(variable.dims[0], variable.values.size, variables)
             is_complex = np.iscomplexobj(variable.values)
             color, style = f"C{number}", "--" if version in ("true", "target") else "-"
-            axis.plot(x, variable.values.real, style, color=color, label=version, lw=1)
+            look = {"color": color, "lw": 1, "marker": "o" if x.size <= 20 else ""}
+            axis.plot(x, variable.values.real, style, label=version, **look)
             if is_complex:
-                axis.plot(x, variable.values.imag, ":", color=color, lw=1)
+                axis.plot(x, variable.values.imag, ":", **look)
             axis.set_xlabel(label)
         unit = next(iter(versions.values())).unit
         axis.set_ylabel(f"{base} [{unit}]" if unit else base)

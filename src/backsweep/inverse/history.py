@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 import numpy as np
-from backsweep.storage.results import Variable
 
 from backsweep.inverse.evaluate import Cost, Evaluation
 from backsweep.inverse.problem import Described, Parameters
+from backsweep.storage.results import Variable
 
 
 @dataclass(frozen=True)

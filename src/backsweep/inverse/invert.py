@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, final
 
 import numpy as np
-from backsweep.inverse.transforms import Unknown, Unknowns
 
 from backsweep.api.derivatives import grad, jvp, value_and_grad
 from backsweep.comm import AbstractComm, SerialComm, Team
@@ -16,6 +15,7 @@ from backsweep.inverse.evaluate import Evaluator
 from backsweep.inverse.history import History, Row
 from backsweep.inverse.optimise import BudgetSpent, gauss_newton_cg, lbfgsb
 from backsweep.inverse.problem import Described, Parameters
+from backsweep.inverse.transforms import Unknown, Unknowns
 from backsweep.runtime.checkpointing import Checkpointing
 
 #: Cells that are seen by less than this part of the best seen are not amplified further.
@@ -107,7 +107,7 @@ def invert(
     comm = comm or SerialComm()
     history = history or History(Described(problem))
     evaluator = Evaluator(history.described, comm, checkpointing)
-    _check(history.described, inversion)
+    check_inversion(history.described, inversion)
     tasks = {
         name: getattr(evaluator, name)
         for name in ("evaluate", "gauss_newton", "illumination", "set_stage")
@@ -118,8 +118,14 @@ def invert(
     return history
 
 
-def _check(described: Described, inversion: Inversion) -> None:
-    """What can be known before the first evaluation."""
+def check_inversion(described: Described, inversion: Inversion) -> None:
+    """What can be known before the first evaluation.
+
+    Raises
+    ------
+    ModelError
+        If problem and inversion do not fit.
+    """
     for stage in inversion.stages:
         described.at_stage(stage.settings)
     settings = _unknown_settings(described, inversion.unknowns)
@@ -187,7 +193,8 @@ class _Run:
         parameters = dict(self.described.start)
         self.history.add_model(parameters)
         reasons = []
-        for self.stage, stage in enumerate(self.inversion.stages):
+        for number, stage in enumerate(self.inversion.stages):
+            self.stage = number
             self.n_left = stage.evaluations
             self.team("set_stage", dict(stage.settings))
             reasons.append(self._run_stage(parameters))
@@ -227,6 +234,7 @@ class _Run:
         """Misfit relative to the stage's first one, with regularisation; its gradient."""
         self._spend()
         parameters = self.unknowns.parameters(x)
+        self.described.check(parameters)
         evaluation = self.team("evaluate", parameters)
         first = self.first_misfit = self.first_misfit or _positive(evaluation.value)
         value = evaluation.value / first
@@ -300,4 +308,4 @@ def _check_finite(value: float, gradient: np.ndarray, number: int) -> None:
         )
 
 
-__all__ = ["Inversion", "Stage", "invert"]
+__all__ = ["Inversion", "Stage", "check_inversion", "invert"]

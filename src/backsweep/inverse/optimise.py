@@ -42,8 +42,13 @@ def lbfgsb(
     def callback(intermediate_result: Any) -> None:
         on_iterate(intermediate_result.x)
 
-    options = {"maxcor": history, "maxfun": 10**9, "maxiter": 10**9}
-    options |= {"ftol": 0.0, "gtol": tolerance}
+    options = {
+        "maxcor": history,
+        "maxfun": 10**9,
+        "maxiter": 10**9,
+        "ftol": 0.0,
+        "gtol": tolerance,
+    }
     with threadpool_limits(1, user_api="blas"):
         try:
             result = scipy.optimize.minimize(

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, final
 
 import numpy as np
-from backsweep.storage.results import Variable
 
 from backsweep.errors import ModelError
+from backsweep.storage.results import Variable
 
 Parameters = dict[str, Any]
 """Named arrays: what is sought."""

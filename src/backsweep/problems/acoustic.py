@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, final
+from typing import Any, Self, final
 
 import numpy as np
 import scipy.signal
@@ -36,9 +36,8 @@ class AcousticProblem:
 
     Notes
     -----
-    Data are pressures divided by the largest amplitude of the first shot's wavelet. A low-pass is
-    a causal Butterworth filter of wavelet and data: the simulation is linear in the wavelet, so that
-    filtered data are exactly those of the filtered wavelet.
+    A low-pass is a causal Butterworth filter of wavelet and data. The simulation is linear in the
+    wavelet, so that filtered data are exactly those of the filtered wavelet.
     """
 
     dims = {"velocity": ("x", "z")}
@@ -242,6 +241,3 @@ def _velocity(key: str, name: str, s: AcousticSettings) -> np.ndarray:
         raise RunFileError(f"problem.{key}: {name} has shape {array.shape}; a model has 2 axes")
     array = array.T if s.axes == "zx" else array
     return np.ascontiguousarray(array, dtype=s.dtype)
-
-
-Precision = Literal["float32", "float64"]
