@@ -32,6 +32,7 @@ from h5py import h5a, h5d, h5f, h5p, h5s, h5t
 
 from backsweep.errors import SnapshotError
 from backsweep.storage.base import AbstractStore, Array, Layout
+from backsweep.storage.files import reason, write_all
 
 FORMAT_VERSION: Final = 1
 
@@ -108,7 +109,7 @@ class HDF5Store(AbstractStore):
                 temporary.unlink()
             if isinstance(error, _HDF5_ERRORS):
                 raise SnapshotError(
-                    f"the snapshot of step {key} could not be written to {path}: {_reason(error)}"
+                    f"the snapshot of step {key} could not be written to {path}: {reason(error)}"
                 ) from error
             raise
 
@@ -117,7 +118,7 @@ class HDF5Store(AbstractStore):
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
             _reserve(fd, len(self._template) + self.layout.nbytes)
-            _write_all(fd, self._template)
+            write_all(fd, self._template)
         finally:
             os.close(fd)
 
@@ -140,7 +141,7 @@ class HDF5Store(AbstractStore):
         try:
             file = h5f.open(os.fsencode(path), h5f.ACC_RDONLY, fapl=self._access)
         except _HDF5_ERRORS as error:
-            raise _damage(path, key, f"cannot be opened ({_reason(error)})") from error
+            raise _damage(path, key, f"cannot be opened ({reason(error)})") from error
         try:
             self._check_file(file, path, key)
             for i, array in enumerate(out):
@@ -155,7 +156,7 @@ class HDF5Store(AbstractStore):
             step = _read_integer(file, b"step")
             program = _read_text(file, b"program")
         except _HDF5_ERRORS as error:
-            raise _damage(path, key, f"has no readable attributes ({_reason(error)})") from error
+            raise _damage(path, key, f"has no readable attributes ({reason(error)})") from error
         if version != FORMAT_VERSION:
             raise _damage(path, key, f"has format {version}, expected {FORMAT_VERSION}")
         if step != key:
@@ -177,7 +178,7 @@ class HDF5Store(AbstractStore):
                 expected = _read_integer(dataset, b"crc32")
         except _HDF5_ERRORS as error:
             raise _damage(
-                path, key, f"has no readable dataset {name!r} ({_reason(error)})"
+                path, key, f"has no readable dataset {name!r} ({reason(error)})"
             ) from error
         if found != (shape, dtype):
             raise _damage(
@@ -209,7 +210,7 @@ class HDF5Store(AbstractStore):
             probe.unlink()
         except OSError as error:
             raise SnapshotError(
-                f"snapshots cannot be written to the folder {self.directory}: {_reason(error)}"
+                f"snapshots cannot be written to the folder {self.directory}: {reason(error)}"
             ) from error
 
     def _remove_temporaries(self) -> None:
@@ -236,14 +237,8 @@ def _reserve(fd: int, n_bytes: int) -> None:
         if error.errno not in _CANNOT_RESERVE:
             raise
         for start in range(0, n_bytes, _CHUNK):
-            _write_all(fd, bytes(min(_CHUNK, n_bytes - start)))
+            write_all(fd, bytes(min(_CHUNK, n_bytes - start)))
         os.lseek(fd, 0, os.SEEK_SET)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def _file_access() -> h5p.PropFAID:
@@ -325,11 +320,3 @@ def _abandon(file: h5f.FileID, temporary: Path) -> None:
 
 def _damage(path: Path, key: int, what: str) -> SnapshotError:
     return SnapshotError(f"the snapshot of step {key} is lost: {path} {what}")
-
-
-def _reason(error: BaseException) -> str:
-    """One short sentence: HDF5's own messages run over several lines."""
-    number = getattr(error, "errno", None)
-    if number:
-        return os.strerror(number)
-    return str(error).strip("'\"").partition("\n")[0]
