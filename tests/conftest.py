@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -43,3 +46,41 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert text == path.read_text(encoding="utf-8"), "`make golden` rewrites; read the diff"
 
     return compare
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a program printed and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run_program(tmp_path: Path) -> Callable[..., Finished]:
+    """Run `python ARGS` in a folder of its own, on MPI ranks if asked for.
+
+    Where MPI should be there and is not, that is a failure, not a skip.
+    """
+
+    def run(*args: object, ranks: int = 0, timeout: float = 120, **environment: str) -> Finished:
+        command = [sys.executable, *map(str, args)]
+        if ranks:
+            beside = Path(sys.executable).with_name("mpiexec")
+            mpiexec = str(beside) if beside.exists() else shutil.which("mpiexec")
+            assert mpiexec, "there is no mpiexec: pip install 'backsweep[mpich]'"
+            command = [mpiexec, "-n", str(ranks), *command]
+        source = str(Path(__file__).parent.parent / "src")
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": source} | environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    return run

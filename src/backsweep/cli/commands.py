@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +187,7 @@ def check_gradient(path: Path, changes: Sequence[str], item: int) -> None:
     def misfit(parameters: Any) -> Any:
         return problem.misfit(parameters, problem.items[item])
 
-    checks = {
+    checks: dict[str, Callable[[], Any]] = {
         "dot product": lambda: check_transpose(misfit, (wide,)),
         "finite difference": lambda: check_vjp(misfit, (wide,)),
         "Taylor rates": lambda: taylor_test(misfit, wide, direction),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backsweep import config
 from backsweep.comm.base import AbstractComm, SerialComm
-from backsweep.errors import CommError
+from backsweep.comm.errors import Agreed
 
 
 def connect() -> AbstractComm:
@@ -15,8 +15,9 @@ def connect() -> AbstractComm:
 
     Raises
     ------
-    CommError
-        If a launcher started several processes, but MPI is missing or does not see them.
+    Agreed
+        On every rank, if a launcher started several processes, but MPI is missing or does not
+        see them.
     """
     n_started = config.n_launched()
     if n_started is None:
@@ -28,16 +29,18 @@ def connect() -> AbstractComm:
     except (ImportError, RuntimeError) as error:
         if n_started == 1:
             return SerialComm()
-        raise CommError(
+        raise Agreed(
             f"a launcher started {n_started} processes, but mpi4py cannot load MPI "
             f"({str(error).splitlines()[0]}); load the site's MPI module, or pip install "
-            "'backsweep[mpich]' and use its mpiexec"
+            "'backsweep[mpich]' and use its mpiexec",
+            rank=0,
         ) from error
     if comm.size != n_started:
-        raise CommError(
+        raise Agreed(
             f"the launcher started {n_started} processes, but MPI sees {comm.size} rank(s): each "
             "would do the whole work. Launcher and MPI library do not belong together: use the "
-            "mpiexec of that library, or srun --mpi=pmi2"
+            "mpiexec of that library, or srun --mpi=pmi2",
+            rank=0,
         )
     config.share_cores(comm.allgather(config.place()), comm.rank)
     return comm

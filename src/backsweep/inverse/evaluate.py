@@ -136,11 +136,6 @@ class Evaluator:
             fingerprint(fields),
         )
 
-    def value(self, parameters: Parameters) -> float | None:
-        """The misfit alone; None except on the root."""
-        total = self._sum(lambda item: [_wide(self.problem.misfit(parameters, item))])
-        return None if total is None else float(total[0])
-
     def gauss_newton(
         self, parameters: Parameters, direction: Parameters
     ) -> dict[str, np.ndarray] | None:

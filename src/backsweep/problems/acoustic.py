@@ -227,12 +227,12 @@ def _models(s: AcousticSettings) -> tuple[np.ndarray | None, np.ndarray]:
         return true.astype(s.dtype), start.astype(s.dtype)
     assert s.start is not None
     start = _velocity("start", s.start, s)
-    true = None if s.true is None else _velocity("true", s.true, s)
-    if true is not None and true.shape != start.shape:
+    known = None if s.true is None else _velocity("true", s.true, s)
+    if known is not None and known.shape != start.shape:
         raise RunFileError(
-            f"problem.true has shape {true.shape} and problem.start {start.shape}: they must agree"
+            f"problem.true has shape {known.shape} and problem.start {start.shape}: they must agree"
         )
-    return true, start
+    return known, start
 
 
 def _velocity(key: str, name: str, s: AcousticSettings) -> np.ndarray:

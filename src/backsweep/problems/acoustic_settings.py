@@ -66,7 +66,7 @@ class Wavelet(Table):
 class Misfit(Table):
     """How data are compared."""
 
-    kind: Literal["l2", "huber", "correlation"] = "l2"
+    kind: Literal["l2", "huber", "normalized_correlation"] = "l2"
     threshold: Positive | None = None
 
     def options(self) -> dict[str, float]:

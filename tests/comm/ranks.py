@@ -1,0 +1,82 @@
+"""Run under mpiexec by test_comm.py: each rank checks, the root says "right"."""
+
+import sys
+
+import numpy as np
+
+from backsweep.comm import Agreed, Team, TreeSum, agreement, connect
+from backsweep.comm.tree import items_of_rank
+from backsweep.errors import ModelError
+from backsweep.primitives.control import tree_sum
+
+
+def objects_travel(comm):
+    value = {
+        "vector": np.arange(5.0),
+        "empty": np.zeros((0, 3)),
+        "columns": np.asfortranarray(np.arange(12.0).reshape(3, 4)),
+        "part": np.arange(12.0).reshape(3, 4)[:, ::2],
+        "text": "so",
+    }
+    got = comm.broadcast(value if comm.is_root else None)
+    for name, expected in value.items():
+        assert np.array_equal(got[name], expected), name
+    got["vector"][0] = 7  # what arrives can be changed
+    everything = comm.allgather((comm.rank, np.full(3, comm.rank)))
+    assert [rank for rank, _ in everything] == list(range(comm.size))
+    assert all(np.all(array == rank) for rank, array in everything)
+
+
+def sums_have_the_same_bits(comm):
+    rng = np.random.default_rng(0)
+    for n in range(comm.size, 14):
+        terms = rng.standard_normal((n, 4)) * 10.0 ** rng.integers(-8, 8, (n, 4))
+        tree = TreeSum(n)
+        for number in reversed(items_of_rank(n, comm.rank, comm.size)):
+            tree.add(number, [terms[number]])
+        total = tree.reduce(comm)
+        if comm.is_root:
+            assert np.array_equal(total[0], tree_sum([t] for t in terms)[0])
+        else:
+            assert total is None
+
+
+def errors_are_agreed_on(comm):
+    failing = comm.size - 1
+    try:
+        with agreement(comm):
+            if comm.rank == failing:
+                raise ModelError("too coarse")
+    except Agreed as error:
+        assert error.rank == failing
+        assert "too coarse" in str(error)
+    else:
+        raise AssertionError("no error was raised")
+
+
+def teams_work(comm):
+    seen = []
+
+    def task(value):
+        seen.append(value)
+        return sum(comm.allgather(value * comm.rank))
+
+    with Team(comm, {"task": task}) as team:
+        if comm.is_root:
+            assert team("task", 2) == sum(range(comm.size)) * 2
+            assert team("task", 3) == sum(range(comm.size)) * 3
+    assert seen == [2, 3]
+
+
+def one_rank_fails(comm):
+    if comm.rank == comm.size - 1:
+        comm.abort(3)
+    comm.receive((comm.rank + 1) % comm.size)  # for ever, were it not for the abort
+
+
+if __name__ == "__main__":
+    comm = connect()
+    for name in sys.argv[1:]:
+        globals()[name](comm)
+    if comm.is_root:
+        print("right", comm.size)

@@ -1,0 +1,87 @@
+"""Communication between real MPI ranks."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from backsweep import config
+from backsweep.comm import SerialComm, TreeSum, connect
+from backsweep.comm.tree import items_of_rank
+from backsweep.errors import CommError
+
+RANKS = Path(__file__).with_name("ranks.py")
+CHECKS = ("objects_travel", "sums_have_the_same_bits", "errors_are_agreed_on", "teams_work")
+
+
+@pytest.mark.parametrize("ranks", [0, 1, 2, 3, 4])
+def test_ranks_agree(run_program, ranks):
+    done = run_program(RANKS, *CHECKS, ranks=ranks)
+    assert (done.code, done.out.strip()) == (0, f"right {max(1, ranks)}"), done.err
+
+
+def test_an_abort_ends_ranks_that_wait(run_program):
+    begin = time.monotonic()
+    done = run_program(RANKS, "one_rank_fails", ranks=3)
+    assert done.code == 3
+    assert "right" not in done.out
+    assert time.monotonic() - begin < 20
+
+
+def test_a_tree_without_all_of_its_terms_is_noticed():
+    tree = TreeSum(3)
+    tree.add(0, [1.0])
+    tree.add(2, [1.0])
+    with pytest.raises(ValueError, match="unpack"):
+        tree.reduce(SerialComm())
+
+
+@pytest.mark.parametrize(("n", "size"), [(1, 1), (5, 2), (8, 3), (7, 7), (100, 64)])
+def test_each_item_has_one_rank(n, size):
+    numbers = [k for rank in range(size) for k in items_of_rank(n, rank, size)]
+    assert numbers == list(range(n))
+    assert all(len(items_of_rank(n, rank, size)) for rank in range(size))
+
+
+def test_a_launcher_without_its_mpi_is_refused(monkeypatch):
+    """As `srun --mpi=none` does it: processes that each believe to be alone."""
+    monkeypatch.setenv("PMI_SIZE", "2")
+    with pytest.raises(CommError, match="started 2 processes"):
+        connect()
+
+
+def test_mpi_missing_under_mpiexec_is_one_sentence(run_program):
+    """mpi4py finds no MPI library."""
+    code = (
+        "import sys; sys.modules['mpi4py'] = None\n"
+        "from backsweep.cli.main import main; sys.argv[1:] = ['plan', 'x.toml']; main()"
+    )
+    done = run_program("-c", code, ranks=2)
+    assert done.code == 2
+    assert "mpi4py cannot load MPI" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_without_a_launcher_there_is_one_rank(monkeypatch):
+    for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_ID"):
+        monkeypatch.delenv(name, raising=False)
+    assert isinstance(connect(), SerialComm)
+
+
+def test_ranks_share_cores_only_with_ranks_on_the_same_ones(monkeypatch):
+    for name in ("BACKSWEEP_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    whole, half = ("a", tuple(range(8))), ("b", (0, 1, 2, 3))
+    other = ("b", (4, 5, 6, 7))
+    for rank, expected in enumerate((4, 4, 4, 4)):
+        monkeypatch.delenv("BACKSWEEP_NUM_THREADS", raising=False)
+        config.share_cores([whole, whole, half, other], rank)
+        assert config.n_threads() == expected
+
+
+def test_threads_that_the_user_asks_for_stay(monkeypatch):
+    monkeypatch.setenv("BACKSWEEP_NUM_THREADS", "3")
+    config.share_cores([("a", (0, 1))] * 2, 0)
+    assert config.n_threads() == 3

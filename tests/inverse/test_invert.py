@@ -1,0 +1,183 @@
+"""Whole inversions: values, gradients, optimisers, stages, budgets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from problems import Decay, Plain
+
+import backsweep as bs
+from backsweep.comm import SerialComm
+from backsweep.errors import ModelError
+from backsweep.inverse import (
+    Described,
+    Evaluator,
+    History,
+    Inversion,
+    Stage,
+    Tikhonov,
+    Unknown,
+    invert,
+)
+
+
+@pytest.fixture(scope="module")
+def decay():
+    return Decay()
+
+
+def evaluator(problem, **options):
+    return Evaluator(Described(problem), SerialComm(), **options)
+
+
+def test_the_sum_over_items_is_that_of_sum_over(decay):
+    found = evaluator(decay).evaluate(decay.start())
+    value, gradient = bs.value_and_grad(
+        lambda p: bs.sum_over(decay.items, lambda item: decay.misfit(p, item))
+    )(decay.start())
+    assert found.value == value
+    assert np.array_equal(found.gradient["rates"], gradient["rates"])
+    assert found.cost.n_steps == 4 * 50
+
+
+def test_the_budget_reaches_scans_that_ask_for_nothing(decay):
+    few = evaluator(decay, checkpointing=bs.Checkpointing(snapshots=5)).evaluate(decay.start())
+    many = evaluator(decay).evaluate(decay.start())
+    assert few.cost.schedule == "Binomial"
+    assert few.cost.n_advances > many.cost.n_advances == 200
+    assert few.value_fingerprint == many.value_fingerprint
+    assert few.gradient_fingerprint == many.gradient_fingerprint
+
+
+def test_gauss_newton_is_the_hessian_where_the_data_fit(decay):
+    """There residuals vanish, and with them the term that Gauss and Newton leave out."""
+    direction = {"rates": np.array([1.0, -2.0, 0.5, 0.1, 3.0])}
+    product = evaluator(decay).gauss_newton(decay.true(), direction)["rates"]
+    _, expected = bs.hvp(
+        lambda p: bs.sum_over(decay.items, lambda item: decay.misfit(p, item)),
+        (decay.true(),),
+        (direction,),
+    )
+    np.testing.assert_allclose(product, expected["rates"], rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "inversion",
+    [
+        Inversion((Stage(60),)),
+        Inversion((Stage(60),), preconditioner="illumination"),
+        Inversion((Stage(60),), {"rates": Unknown(transform="logistic", bounds=(0.01, 3.0))}),
+        Inversion((Stage(20, {"n_steps": 10}), Stage(60, {"n_steps": 50}))),
+        Inversion((Stage(60),), method="Gauss-Newton-CG"),
+        Inversion((Stage(60),), {"rates": Unknown(transform="log")}, method="Gauss-Newton-CG"),
+    ],
+    ids=["plain", "illumination", "logistic", "stages", "gauss-newton", "gauss-newton-log"],
+)
+def test_the_true_rates_are_found(decay, inversion):
+    history = invert(decay, inversion)
+    assert history.status == "finished"
+    np.testing.assert_allclose(history.best["rates"], decay.true()["rates"], rtol=1e-4)
+    assert len(history.rows) <= sum(stage.evaluations for stage in inversion.stages)
+
+
+def test_gauss_newton_needs_far_fewer_gradients(decay):
+    newton = invert(decay, Inversion((Stage(200),), method="Gauss-Newton-CG"))
+    steps = [row.misfit for row in newton.rows]
+    assert min(steps[:12]) < 1e-8 * steps[0]
+
+
+def test_a_budget_of_evaluations_is_kept(decay):
+    history = invert(decay, Inversion((Stage(4),)))
+    assert len(history.rows) == 4
+    assert history.reason == "all evaluations are spent"
+
+
+def test_bounds_hold(decay):
+    bounds = (0.35, 0.7)
+    history = invert(decay, Inversion((Stage(40),), {"rates": Unknown(bounds=bounds)}))
+    for _, model in history.models:
+        assert np.all((model["rates"] >= bounds[0] - 1e-12) & (model["rates"] <= bounds[1] + 1e-12))
+
+
+def test_masked_values_stay_bit_for_bit(decay):
+    mask = np.array([True, False, True, False, True])
+    history = invert(decay, Inversion((Stage(10),), {"rates": Unknown(mask=mask)}))
+    assert np.all(history.best["rates"][~mask] == 0.5)
+    assert np.all(history.best["rates"][mask] != 0.5)
+
+
+def test_regularisation_holds_the_model_back(decay):
+    heavy = {"rates": (Tikhonov(100.0, order=0),)}
+    free = invert(decay, Inversion((Stage(40),))).best["rates"]
+    held = invert(decay, Inversion((Stage(40),), regularisers=heavy)).best["rates"]
+    assert np.linalg.norm(held - 0.5) < 0.3 * np.linalg.norm(free - 0.5)
+
+
+def test_complex_and_scalar_parameters():
+    history = invert(Plain(), Inversion((Stage(40),)))
+    np.testing.assert_allclose(history.best["a"], [1j, 1j], atol=1e-6)
+    np.testing.assert_allclose(history.best["b"], 1.5, rtol=1e-6)
+
+
+def test_what_is_recorded(decay):
+    history = invert(decay, Inversion((Stage(5),)))
+    variables = history.variables()
+    assert variables["rates"].dims == ("iteration", "tracer")
+    assert variables["rates"].unit == "1/s"
+    assert np.array_equal(variables["rates"].values[0], decay.start()["rates"])
+    assert variables["misfit"].values.shape == (5,)
+    assert np.array_equal(variables["rates_true"].values, decay.true()["rates"])
+    assert variables["left_best"].unit == "mol"
+    error = history.model_error(decay.start())["rates"]
+    true = decay.true()["rates"]
+    assert error == pytest.approx(np.linalg.norm(0.5 - true) / np.linalg.norm(true))
+
+
+def test_a_history_is_there_after_an_interruption(decay):
+    history = History(Described(decay))
+
+    def stop(history):
+        if len(history.rows) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        invert(decay, Inversion((Stage(9),)), on_evaluation=stop, history=history)
+    assert len(history.rows) == 3
+    assert history.variables()["misfit"].values.shape == (3,)
+
+
+class Broken(Plain):
+    def __init__(self, **members):
+        for name, value in members.items():
+            setattr(self, name, value)
+
+
+@pytest.mark.parametrize(
+    ("problem", "inversion", "message"),
+    [
+        (object(), Inversion((Stage(1),)), "has no items"),
+        (Broken(items=()), Inversion((Stage(1),)), "has no items"),
+        (Broken(start=lambda: {"a": np.arange(3)}), Inversion((Stage(1),)), "dtype int64"),
+        (Broken(start=lambda: {"a": np.array([np.nan])}), Inversion((Stage(1),)), "not finite"),
+        (Plain(), Inversion((Stage(1, {"lowpass": 3}),)), "no at_stage"),
+        (Plain(), Inversion((Stage(1),), {"c": Unknown()}), "'c'"),
+        (Plain(), Inversion((Stage(1),), regularisers={"c": ()}), "regularisation .*'c'"),
+        (Plain(), Inversion((Stage(1),), method="Gauss-Newton-CG"), "simulate and compare"),
+        (Plain(), Inversion((Stage(1),), preconditioner="illumination"), "illumination"),
+        (Decay(), Inversion((Stage(9),), {"rates": Unknown(scale=1e4)}), "unstable"),
+        (
+            Decay(),
+            Inversion((Stage(1),), {"rates": Unknown(bounds=(0, 1))}, method="Gauss-Newton-CG"),
+            "knows no bounds",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(problem, inversion, message):
+    with pytest.raises(ModelError, match=message):
+        invert(problem, inversion)
+
+
+def test_a_misfit_that_is_not_finite_is_refused():
+    problem = Broken(misfit=lambda p, item: np.sum(np.real(p["b"])) * np.inf)
+    with np.errstate(invalid="ignore"), pytest.raises(ModelError, match="evaluation 1"):
+        invert(problem, Inversion((Stage(3),)))
