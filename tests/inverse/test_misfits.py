@@ -120,6 +120,16 @@ def test_huber_without_observed_data_is_l2() -> None:
     assert Huber(0.1)(p, 0 * o) == pytest.approx(L2()(p, 0 * o), rel=1e-14)
 
 
+@pytest.mark.parametrize("misfit", ALL, ids=lambda m: m.name)
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (20, 0)])
+def test_no_data(misfit: Any, shape: Any) -> None:
+    nothing = np.empty(shape)
+    with np.errstate(all="raise"):
+        value, gradient = bs.value_and_grad(lambda p: misfit(p, nothing))(nothing)
+    assert value == 0
+    assert gradient.shape == shape
+
+
 def test_amplitudes_whose_squares_vanish_in_single_precision() -> None:
     p, o, _ = make((20, 3), np.float32)
     small = np.float32(1e-30)

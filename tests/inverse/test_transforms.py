@@ -12,7 +12,8 @@ import scipy.optimize
 import backsweep as bs
 from backsweep import testing
 from backsweep.errors import ModelError, ShapeError
-from backsweep.inverse.transforms import Unknown, Unknowns, gaussian_matrix
+from backsweep.inverse.smoothing import gaussian_matrix
+from backsweep.inverse.transforms import Unknown, Unknowns
 
 RNG = np.random.default_rng(3)
 START = 1500 + 1000 * RNG.random((6, 5))
@@ -51,8 +52,9 @@ def test_the_start_comes_back_bit_for_bit(setting: Unknown, dtype: Any) -> None:
 
 @each_setting
 def test_derivatives(setting: Unknown) -> None:
+    rng = np.random.default_rng(4)
     unknowns = unknowns_of(setting)
-    x = 0.3 * RNG.standard_normal(unknowns.n)
+    x = 0.3 * rng.standard_normal(unknowns.n)
     testing.check_grads(unknowns.parameters, (x,))
     traced = bs.vjp(unknowns.parameters, x)[0]["c"]
     np.testing.assert_allclose(traced, unknowns.parameters(x)["c"], rtol=1e-14)
@@ -61,9 +63,10 @@ def test_derivatives(setting: Unknown) -> None:
 @each_setting
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_pullback_is_the_adjoint_of_a_small_move(setting: Unknown, dtype: Any) -> None:
+    rng = np.random.default_rng(4)
     unknowns = unknowns_of(setting, START.astype(dtype))
-    x, dx = 0.3 * RNG.standard_normal((2, unknowns.n))
-    bar = RNG.standard_normal(START.shape).astype(dtype)
+    x, dx = 0.3 * rng.standard_normal((2, unknowns.n))
+    bar = rng.standard_normal(START.shape).astype(dtype)
     gradient = unknowns.pullback(x, {"c": bar})
     assert gradient.dtype == np.float64
     assert gradient.shape == (unknowns.n,)
@@ -74,7 +77,8 @@ def test_pullback_is_the_adjoint_of_a_small_move(setting: Unknown, dtype: Any) -
 
 
 def test_transforms_are_what_they_say() -> None:
-    z = 0.5 * RNG.standard_normal(START.size)
+    rng = np.random.default_rng(4)
+    z = 0.5 * rng.standard_normal(START.size)
     d = z.reshape(START.shape)
 
     def logit(p: Any) -> Any:
@@ -118,7 +122,7 @@ def test_bounds_that_are_infinite_or_below_zero_or_touched() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_logistic_never_leaves_its_bounds(dtype: Any) -> None:
-    start = np.array([1.0 + 1e-6, 2.0, 3.0 - 1e-6], dtype)
+    start = np.nextafter(np.array([1, 2, 3], dtype), np.array(2, dtype))
     setting = Unknown(transform="logistic", bounds=(1, 3))
     unknowns = unknowns_of(setting, start)
     assert unknowns.bounds is None
@@ -165,22 +169,23 @@ def test_several_parameters_have_their_parts_in_order() -> None:
 @pytest.mark.parametrize("dtype", [np.complex128, np.complex64])
 @pytest.mark.parametrize("mask", [None, np.array([True, False, True, True])])
 def test_complex_parameters_have_real_unknowns(dtype: Any, mask: Any) -> None:
+    rng = np.random.default_rng(4)
     start = np.array([1 + 2j, 3j, 4, -1 - 1j], dtype)
     unknowns = unknowns_of(Unknown(mask=mask, smoothing=0.5, scale=2.0), start)
     m = 4 if mask is None else 3
     assert unknowns.n == 2 * m
     assert np.array_equal(unknowns.parameters(unknowns.x0)["c"], start)
-    x = RNG.standard_normal(unknowns.n)
+    x = rng.standard_normal(unknowns.n)
     moved = unknowns.parameters(x)["c"]
     assert moved.dtype == dtype
     if mask is None:
         expected = start + 2 * gaussian_matrix(4, 0.5) @ (x[:4] + 1j * x[4:])
         np.testing.assert_allclose(moved, expected, rtol=1e-6)
     testing.check_grads(unknowns.parameters, (x,), rtol=1e-2 if dtype == np.complex64 else None)
-    bar = (RNG.standard_normal(4) + 1j * RNG.standard_normal(4)).astype(dtype)
+    bar = (rng.standard_normal(4) + 1j * rng.standard_normal(4)).astype(dtype)
     gradient = unknowns.pullback(x, {"c": bar})
     expected_slope = np.real(np.vdot(bar, moved - start))
-    assert np.vdot(gradient, x) == pytest.approx(expected_slope, rel=1e-5)  # linear in x
+    assert np.vdot(gradient, x) == pytest.approx(expected_slope, rel=1e-5, abs=1e-5)  # linear in x
 
 
 @pytest.mark.parametrize("deviation", [0.3, 2.0, 30.0])
@@ -193,13 +198,14 @@ def test_smoothing_is_a_symmetric_gaussian(n: int, deviation: float) -> None:
 
 
 def test_smoothing_is_along_each_axis_as_asked() -> None:
+    rng = np.random.default_rng(4)
     shape, deviations = (7, 5, 4), (1.0, 0.0, 2.0)
     unknowns = unknowns_of(Unknown(smoothing=deviations), np.zeros(shape))
-    z = RNG.standard_normal(shape)
+    z = rng.standard_normal(shape)
     expected = scipy.ndimage.gaussian_filter(z, deviations, mode="reflect", truncate=6.0)
     found = unknowns.parameters(z.ravel())["c"]
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
-    bar = RNG.standard_normal(shape)
+    bar = rng.standard_normal(shape)
     twice = unknowns.pullback(unknowns.x0, {"c": bar})
     np.testing.assert_allclose(twice, unknowns.parameters(bar.ravel())["c"].ravel(), rtol=1e-12)
 

@@ -11,6 +11,7 @@ arrays of the size of the data are made.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol
@@ -103,7 +104,8 @@ class Huber:
     def __call__(self, predicted: Any, observed: Any, weights: Any = None) -> Any:
         size = np.abs(_residuals(predicted, observed, weights))
         # In double precision: squares of small amplitudes vanish in single.
-        rms = np.sqrt(np.mean(_double(np.abs(_weighted(observed, weights))) ** 2))
+        squares = _double(np.abs(_weighted(observed, weights))) ** 2
+        rms = np.sqrt(np.sum(squares) / max(1, math.prod(np.shape(observed))))
         limit = np.where(rms > 0, self.threshold * rms, np.inf).astype(size.dtype)
         quadratic = np.minimum(size, limit)
         return np.sum(quadratic * (size - 0.5 * quadratic))

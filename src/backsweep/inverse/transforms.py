@@ -14,9 +14,9 @@ precision and rounded to the dtype of p0.
 | none | p | p0 + d |
 | log | ln p | p0 exp(d) |
 | slowness | 1 / p | p0 / (1 + p0 d) |
-| logistic | ln((p - lo) / (hi - p)) | p0 + 2 (hi - lo) s (1 - s) t / (1 + (2 s - 1) t) |
+| logistic | ln((p - lo) / (hi - p)) | p0 + 2 (hi - lo) r s t / (s (1 + t) + r (1 - t)) |
 
-where s = (p0 - lo) / (hi - lo) and t = tanh(d / 2).
+where r = (hi - p0) / (hi - lo), s = 1 - r and t = tanh(d / 2).
 
 Known to be suboptimal: S is a dense matrix for each axis, which costs n^2 numbers for an
 axis of n points; `pullback` traces the map at each call (milliseconds).
@@ -30,13 +30,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, final
 
 import numpy as np
-import scipy.ndimage
 from numpy.typing import NDArray
 
 from backsweep import numpy as bnp
 from backsweep.api.derivatives import vjp
 from backsweep.errors import ModelError, ShapeError
 from backsweep.inverse.arrays import fits_into
+from backsweep.inverse.smoothing import gaussian_matrix, smooth
 
 Array: TypeAlias = NDArray[Any]
 Bounds: TypeAlias = tuple[float, float]
@@ -56,9 +56,9 @@ class _Transform:
 
 def _apply_logistic(p0: Array, d: Any, bounds: Bounds) -> Any:
     low, high = bounds
-    s = (p0 - low) / (high - low)
-    t = np.tanh(0.5 * d)
-    p = p0 + 2 * (high - low) * s * (1 - s) * t / (1 + (2 * s - 1) * t)
+    r, s = (high - p0) / (high - low), (p0 - low) / (high - low)
+    t = np.tanh(0.5 * d)  # unlike exp(d) it never overflows
+    p = p0 + 2 * (high - low) * r * s * t / (s * (1 + t) + r * (1 - t))
     return np.clip(p, low, high)  # of rounding errors
 
 
@@ -95,7 +95,8 @@ class Unknown:
     mask : ndarray of bool, shape of the parameter, optional
         True where it is sought; by default everywhere.
     smoothing : float or tuple of float, one per axis [grid points]
-        Standard deviation of the Gaussian S.
+        Standard deviation of the Gaussian S. Cells that are not sought count as unchanged, so
+        that changes fade towards them.
     scale : float or ndarray, broadcastable to the parameter [unit of T(p)]
         Change of T(p) by one unit of an unknown: a preconditioner, such as depth weights or
         an illumination.
@@ -180,10 +181,7 @@ class _Part:
         if self.positions is not None:
             field = np.zeros(self.start.size, change.dtype, like=change)
             field[self.positions] = change
-        field = field.reshape(self.start.shape)
-        for axis, matrix in self.smoothers:
-            field = np.moveaxis(np.tensordot(matrix, field, axes=(1, axis)), 0, axis)
-        field = field.reshape(-1)
+        field = smooth(field.reshape(self.start.shape), self.smoothers).reshape(-1)
         return field if self.positions is None else field[self.positions]
 
     def bounds(self) -> list[tuple[float | None, float | None]]:
@@ -373,30 +371,6 @@ def _smoothers(
     deviations = np.broadcast_to(np.asarray(setting.smoothing, np.float64), (len(shape),))
     pairs = enumerate(zip(shape, deviations.tolist(), strict=True))
     return tuple((axis, gaussian_matrix(n, sigma)) for axis, (n, sigma) in pairs if sigma > 0)
-
-
-def gaussian_matrix(n: int, deviation: float) -> Array:
-    """Matrix that smooths n points by a Gaussian, reflecting the values at the edges.
-
-    Parameters
-    ----------
-    n : int
-    deviation : float [grid points]
-
-    Returns
-    -------
-    ndarray, shape (n, n), float64
-        Exactly symmetric; rows and columns sum to one, so that constants stay.
-
-    Notes
-    -----
-    With ``d c b a | a b c d | d c b a`` the element (i, j) is a sum of the kernel at i - j +
-    2 m n and at i + j + 1 + 2 m n over integers m: unchanged if i and j are exchanged.
-    """
-    matrix = scipy.ndimage.gaussian_filter1d(
-        np.eye(n), deviation, axis=0, mode="reflect", truncate=6.0
-    )
-    return np.asarray(0.5 * (matrix + matrix.T))
 
 
 def _nearest(name: str, known: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
-"""Stores of snapshots. A leaf of the layer diagram: imports only `backsweep.errors`.
+"""Stores of snapshots and result files. A leaf of the layers: imports only `backsweep.errors`.
 
-`HDF5Store` is in `backsweep.storage.hdf5` and not imported here, so that importing
-backsweep does not load HDF5.
+`HDF5Store` is in `backsweep.storage.hdf5`, result files are in `backsweep.storage.results`;
+neither is imported here, so that importing backsweep does not load HDF5.
 """
 
 from backsweep.storage.base import AbstractStore, Layout
