@@ -177,7 +177,8 @@ def test_an_error_on_one_rank_ends_the_job(backsweep, tmp_path):
     source = (EXAMPLES / "own_problem.py").read_text()
     broken = source.replace(
         "def misfit(self, parameters, item):",
-        "def misfit(self, parameters, item):\n        if item == self.items[-1]:\n            raise OSError('disk on fire')",
+        "def misfit(self, parameters, item):\n"
+        "        if item == self.items[-1]:\n            raise OSError('disk on fire')",
     )
     (tmp_path / "own_problem.py").write_text(broken)
     (tmp_path / "run.toml").write_text(RUN.read_text())
@@ -189,11 +190,14 @@ def test_an_error_on_one_rank_ends_the_job(backsweep, tmp_path):
     assert "disk on fire" in done.err
 
 
-@pytest.mark.parametrize("ranks", [0, 2])
-def test_ctrl_c_leaves_a_readable_partial_result(tmp_path, ranks):
+@pytest.mark.parametrize(
+    ("number", "ranks"), [(signal.SIGINT, 0), (signal.SIGINT, 2), (signal.SIGTERM, 0)]
+)
+def test_an_interruption_leaves_a_readable_partial_result(tmp_path, number, ranks):
     command = [sys.executable, "-m", "backsweep", "invert", str(RUN)]
-    command += ["--set", "problem.months=60000", "--set", "problem.dt=5e-4", "--set", "optimiser.tolerance=0"]
-    command += ["--set", "optimiser.evaluations=100000"]
+    changes = ("problem.months=60000", "problem.dt=5e-4", "optimiser.tolerance=0")
+    for change in (*changes, "optimiser.evaluations=100000"):
+        command += ["--set", change]
     if ranks:
         command = [str(Path(sys.executable).with_name("mpiexec")), "-n", str(ranks), *command]
     source = str(EXAMPLES.parent / "src")
@@ -205,13 +209,16 @@ def test_ctrl_c_leaves_a_readable_partial_result(tmp_path, ranks):
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "evaluation   3/" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, (out, err)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "evaluation   3/" in line:
+                break
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number, (out, err)
     assert "Traceback" not in err
     assert "interrupted after" in out
     with h5py.File(tmp_path / "own_problem.h5") as file:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from problems import Decay, Plain
 
 import backsweep as bs
 from backsweep.comm import SerialComm
@@ -19,6 +18,7 @@ from backsweep.inverse import (
     Unknown,
     invert,
 )
+from problems import Decay, Plain
 
 
 @pytest.fixture(scope="module")

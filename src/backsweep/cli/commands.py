@@ -11,6 +11,7 @@ import numpy as np
 
 from backsweep import config
 from backsweep.api.derivatives import plan
+from backsweep.cli import interrupt
 from backsweep.cli.job import Job, open_job
 from backsweep.cli.output import EvaluationProgress, console, print_rows, print_summary
 from backsweep.cli.pictures import draw_result
@@ -47,6 +48,7 @@ def run_inversion(path: Path, changes: Sequence[str], overwrite: bool) -> None:
             def on_evaluation(history: History) -> None:
                 progress.show(history)
                 saver.save_now_and_then(history)
+                interrupt.check()
 
             invert(
                 job.problem,

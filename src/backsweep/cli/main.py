@@ -1,21 +1,23 @@
 """The entry point: commands, and one clear sentence for each error.
 
 Exit codes: 0 done; 1 an unexpected error (a bug, ours or of the user's module); 2 wrong use, or
-something that the run needs is missing; 130 interrupted (Ctrl-C), the result so far is saved.
+something that the run needs is missing; 130 after Ctrl-C and 143 after SIGTERM, when the result
+so far is saved.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from backsweep import config
+from backsweep.cli import interrupt
 from backsweep.comm import Agreed
 from backsweep.errors import BacksweepError
 
@@ -49,7 +51,7 @@ def invert(run: RunPath, changes: Changes = None, overwrite: Overwrite = False) 
     """Find the parameters that explain the data; save models, misfits and costs."""
     from backsweep.cli.commands import run_inversion
 
-    run_inversion(run, changes or [], overwrite)
+    _guarded(run_inversion, run, changes or [], overwrite)
 
 
 @app.command()
@@ -63,7 +65,7 @@ def forward(
     """Simulate the data of all items."""
     from backsweep.cli.commands import run_forward
 
-    run_forward(run, changes or [], model, output, overwrite)
+    _guarded(run_forward, run, changes or [], model, output, overwrite)
 
 
 @app.command()
@@ -71,7 +73,7 @@ def plan(run: RunPath, changes: Changes = None) -> None:
     """Tell what a gradient will cost, in bytes and steps, and run nothing."""
     from backsweep.cli.commands import print_plan
 
-    print_plan(run, changes or [])
+    _guarded(print_plan, run, changes or [])
 
 
 @app.command()
@@ -83,7 +85,7 @@ def check(
     """Test the gradient of this very problem: dot product, finite difference, Taylor."""
     from backsweep.cli.commands import check_gradient
 
-    check_gradient(run, changes or [], item)
+    _guarded(check_gradient, run, changes or [], item)
 
 
 @app.command()
@@ -94,7 +96,7 @@ def show(
     """Say what a result holds, and draw it."""
     from backsweep.cli.pictures import show_result
 
-    show_result(result, output)
+    _guarded(show_result, result, output)
 
 
 @app.command()
@@ -102,24 +104,30 @@ def demo(changes: Changes = None) -> None:
     """See a subsurface appear from seismic records that the code makes itself."""
     from backsweep.cli.commands import run_inversion
 
-    run_inversion(Path(__file__).with_name("demo.toml"), changes or [], True)
+    _guarded(run_inversion, Path(__file__).with_name("demo.toml"), changes or [], True)
 
 
 _state = {"debug": False}
 
 
 def main() -> None:
-    """Run a command; end with its exit code."""
+    """Parse the arguments and run a command."""
     _hush_other_ranks()
+    interrupt.handle_signals()
+    app()
+
+
+def _guarded(command: Callable[..., None], *args: Any) -> None:
+    """Run a command; end with its exit code."""
     try:
-        app(standalone_mode=True)
+        command(*args)
     except Agreed as error:
         _say(error, config.launched_rank() in (None, 0))
         sys.exit(2)
     except BacksweepError as error:
         _end(error, 2)
     except KeyboardInterrupt:
-        _end(None, 130)
+        _end(None, interrupt.exit_code())
     except MemoryError as error:
         _end(error, 2, "not enough memory: lower checkpointing.memory, or use fewer ranks")
     except Exception as error:
@@ -127,10 +135,8 @@ def main() -> None:
 
 
 def _hush_other_ranks() -> None:
-    """Only the root prints, and only the root acts on Ctrl-C: it saves, and ends the job."""
     if config.launched_rank() not in (None, 0):
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the end
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _say(error: BaseException | None, is_heard: bool, message: str = "") -> None:
