@@ -123,10 +123,11 @@ def _convert(block: Any, duration: float, raster: float) -> tuple[np.ndarray, ..
 def _refuse_ppm(*events: Any) -> None:
     for event in events:
         for name in ("freq_ppm", "phase_ppm"):
-            if event is not None and getattr(event, name, 0):
+            value = float(getattr(event, name, None) or 0)
+            if value:
                 raise ModelError(
-                    f"a Pulseq block has {name} = {getattr(event, name):g}: write the offset in "
-                    "Hz or rad, as it is at your static field"
+                    f"a Pulseq block has {name} = {value:g}: write the offset in Hz or rad, as it "
+                    "is at your static field"
                 )
 
 

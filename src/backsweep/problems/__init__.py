@@ -1,0 +1,1 @@
+"""Inverse problems that are ready to be solved: variables, misfit, fields of the result."""
