@@ -217,6 +217,9 @@ def test_compiled(problem):
         ("spins", {"t1": 0.1, "t2": 0.3}, "exceeds twice spins.t1"),
         ("spins", {"m0": np.ones(4)}, r"spins.m0 has the shape \(4,\): give \(6\) or \(\)"),
         ("spins", {"m0": np.nan}, "spins.m0 holds nan"),
+        ("spins", {"t1": "long"}, "spins.t1 is of the type str: give real numbers"),
+        ("spins", {"t2": None}, "spins.t2 is of the type NoneType"),
+        ("sequence", {"gradient": np.zeros((8, 3), complex)}, "type complex128: give real"),
         ("spins", {"position": np.zeros(3)}, r"give \(n, 3\)"),
         ("spins", {"position": np.full((6, 3), 50.0)}, "looks like mm"),
         ("sequence", {"rf": np.full(8, 10.0)}, "sequence.rf reaches 10 T: looks like uT"),
@@ -236,6 +239,12 @@ def test_refused(rng, where, change, message):
         bloch.check(Spins(**values), Sequence(**waveforms))
     with pytest.raises(ModelError, match=message):
         simulate(Spins(**values), Sequence(**waveforms))
+
+
+def test_start_of_another_shape_is_refused(rng):
+    start = (np.zeros(3, complex), np.zeros(3))
+    with pytest.raises(ModelError, match=r"initial\[0\] has the shape \(3,\): give \(6\)"):
+        simulate(make_spins(rng), make_sequence(rng), initial=start)
 
 
 def test_shapes_of_traced_arrays_are_checked():

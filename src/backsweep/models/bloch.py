@@ -52,7 +52,8 @@ def simulate(
     (m_xy, m_z) : ndarray, shape (n,), complex; ndarray, shape (n,)
         Mx + i My and Mz at the end.
     signal : ndarray, shape (n_samples,), complex
-        Sum over the spins of Mx + i My, times exp(-i adc_phase). Costs nothing if unused.
+        Sum over the spins of Mx + i My, times exp(-i adc_phase). In a gradient it costs
+        nothing if unused.
 
     Raises
     ------
@@ -68,7 +69,7 @@ def simulate(
 
     References
     ----------
-    .. [1] F. Bloch, Nuclear Induction, Phys. Rev. 70, 460 (1946), eq. 38,
+    .. [1] F. Bloch, Nuclear Induction, Phys. Rev. 70, 460 (1946),
        doi:10.1103/PhysRev.70.460.
     """
     check(spins, sequence)
@@ -128,6 +129,6 @@ def _start(initial: tuple[Array, Array] | None, m0: Array, x: Array) -> tuple[Ar
     if initial is None:
         return zero, zero, m0 + zero
     m_xy, m_z = (as_array(v) for v in initial)
-    for name, value in (("initial[0]", m_xy), ("initial[1]", m_z)):
-        check_shape(name, value, x.shape)
+    check_shape("initial[0]", m_xy, x.shape, kinds="fc")
+    check_shape("initial[1]", m_z, x.shape)
     return m_xy.real.astype(x.dtype), m_xy.imag.astype(x.dtype), m_z.astype(x.dtype)

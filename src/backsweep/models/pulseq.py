@@ -145,8 +145,8 @@ def _rf_edges(rf: Any, raster: float) -> np.ndarray:
     """Instants at which the RF may change."""
     if rf.freq_offset == 0 and np.all(rf.signal == rf.signal[0]):
         return np.array([rf.delay, rf.delay + rf.shape_dur])
-    n_samples = round(rf.shape_dur / raster)
-    return np.asarray(rf.delay + raster * np.arange(n_samples + 1))
+    edges = raster * np.arange(int(rf.shape_dur / raster) + 1)
+    return np.append(rf.delay + edges, rf.delay + rf.shape_dur)
 
 
 def _rf_at(rf: Any, times: np.ndarray) -> np.ndarray:

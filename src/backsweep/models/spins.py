@@ -76,7 +76,7 @@ def check(spins: Spins, sequence: Sequence) -> None:
     n_steps = check_shape("sequence.durations", sequence.durations, (None,))[0]
     for name in ("m0", "t1", "t2", "off_resonance"):
         check_shape(f"spins.{name}", getattr(spins, name), (n_spins,), or_scalar=True)
-    check_shape("sequence.rf", sequence.rf, (n_steps,))
+    check_shape("sequence.rf", sequence.rf, (n_steps,), kinds="fiuc")
     check_shape("sequence.gradient", sequence.gradient, (n_steps, 3))
     n_samples = n_steps
     if sequence.adc_steps is not None:
@@ -99,7 +99,7 @@ _RANGES = (
     ("spins.m0", np.inf, "", ""),
     ("spins.t1", 100.0, "s", "looks like ms; multiply by 1e-3"),
     ("spins.t2", 100.0, "s", "looks like ms; multiply by 1e-3"),
-    ("spins.off_resonance", 1e7, "rad/s", "is 1.6 MHz; give the difference from the carrier"),
+    ("spins.off_resonance", 1e7, "rad/s", "looks like the carrier; give the difference from it"),
     ("sequence.durations", 100.0, "s", "looks like ms or us; multiply by 1e-3 or 1e-6"),
     ("sequence.rf", 1.0, "T", "looks like uT; multiply by 1e-6"),
     ("sequence.gradient", 1.0, "T/m", "looks like mT/m; multiply by 1e-3"),
@@ -134,16 +134,27 @@ def _check_samples(steps: Array, n_steps: int) -> None:
 
 
 def check_shape(
-    name: str, value: Array, expected: tuple[int | None, ...], or_scalar: bool = False
+    name: str,
+    value: Array,
+    expected: tuple[int | None, ...],
+    *,
+    or_scalar: bool = False,
+    kinds: str = "fiu",
 ) -> tuple[int, ...]:
-    shape: tuple[int, ...] = as_array(value).shape
+    """The shape of an array of numbers, None in `expected` standing for any length."""
+    array = as_array(value)
+    if not hasattr(array, "dtype") or array.dtype.kind not in kinds:
+        what = getattr(array, "dtype", type(value).__name__)
+        wanted = "real or complex" if "c" in kinds else "real"
+        raise ModelError(f"{name} is of the type {what}: give {wanted} numbers")
+    shape: tuple[int, ...] = array.shape
     fits = len(shape) == len(expected) and all(
         e in (None, s) for s, e in zip(shape, expected, strict=True)
     )
     if not fits and not (or_scalar and shape == ()):
-        wanted = ", ".join("n" if e is None else str(e) for e in expected)
+        lengths = ", ".join("n" if e is None else str(e) for e in expected)
         also = " or ()" if or_scalar else ""
-        raise ModelError(f"{name} has the shape {shape}: give ({wanted}){also}")
+        raise ModelError(f"{name} has the shape {shape}: give ({lengths}){also}")
     return shape
 
 
