@@ -134,6 +134,7 @@ def test_inversion_has_a_target_of_its_own():
         ({"duration": 5e-5}, "at least 10 intervals"),
         ({"duration": 5e-4}, "give it more time"),
         ({"n_spins": 101}, "no multiple of n_chunks"),
+        ({"n_spins": 8}, "leaves none within the slice: give more than 46"),
         ({"n_spins": 100.0}, "give positive integers"),
         ({"offsets": []}, "give a list of frequencies"),
         ({"offsets": ["a"]}, "give a list of frequencies"),

@@ -22,7 +22,8 @@ Field = tuple[np.ndarray, tuple[str, ...], str]
 
 # What the start uses of each limit: at the limit itself variables would be infinite.
 _MARGIN = 0.8
-# One unit of a slew variable moves the phase of all later spins: about as one of RF moves them.
+# A change of slew acts on all later gradients, and so on spins far more than one of RF does.
+# Measured on the default, 10 evaluations of L-BFGS-B: misfit 2e-4 with 0.1, 2e-3 with 1.
 _SLEW_UNIT = 0.1
 #: Largest plausible value and, if it is larger, what it looks like.
 _LARGEST = {
@@ -85,8 +86,8 @@ class PulseDesign:
 
     - B1 = 2/pi max_rf arctan(rho) exp(i theta);
     - slew = 2/pi max_slew arctan(sigma / 10), its running sum the gradient at the ends of the
-      intervals. The factor lets one unit of each variable turn spins by about as much;
-    - not in [1]_: the gradient is then clipped to +- min(max_gradient, max_slew times the time
+      intervals. The factor 10 is ours: derivatives of a similar size;
+    - also ours: the gradient is then clipped to +- min(max_gradient, max_slew times the time
       left). Neither bound is steeper than max_slew, so that the slew rate stays within its limit
       and the gradient is zero at the end. What is clipped has the derivative zero.
 
@@ -140,6 +141,11 @@ class PulseDesign:
         self.weight = (np.abs(depth) >= 0.5 * self.transition).astype(float)
         self.target_xy = np.where(depth > 0, 1j * np.sin(self.flip_angle), 0)
         self.target_z = np.where(depth > 0, np.cos(self.flip_angle), 1)
+        if not np.any(self.weight * (depth > 0)):
+            raise ModelError(
+                f"n_spins={n_spins} over extent={extent:g} m leaves none within the slice: give "
+                f"more than {extent / (self.slice_thickness - self.transition):.0f}"
+            )
         self.items = [(f, k) for f in self.offsets for k in range(n_chunks)]
         time = self.dt * np.arange(self.n_steps + 1)
         # At the inner ends: the largest gradient from which zero is reached in the time left.
