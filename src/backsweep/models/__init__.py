@@ -1,0 +1,6 @@
+"""Ready-made simulations in plain NumPy: to use, and to copy where another equation is needed."""
+
+from backsweep.models.acoustic import Acoustic
+from backsweep.models.wavelets import ricker
+
+__all__ = ["Acoustic", "ricker"]
