@@ -1,5 +1,7 @@
-"""Ready-made simulations, written in plain NumPy on top of the engine."""
+"""Ready-made simulations in plain NumPy: to use, and to copy where another equation is needed."""
 
 from backsweep.models import bloch, pulseq
+from backsweep.models.acoustic import Acoustic
+from backsweep.models.wavelets import ricker
 
-__all__ = ["bloch", "pulseq"]
+__all__ = ["Acoustic", "bloch", "pulseq", "ricker"]
