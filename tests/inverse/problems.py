@@ -47,7 +47,7 @@ class Decay:
         return {"rates": np.sum(self.mixtures[item] ** 2, axis=0)}
 
     def check(self, parameters):
-        if np.any(np.abs(parameters["rates"]) > 40):
+        if not np.all(np.abs(parameters["rates"]) < 40):
             raise ModelError("rates above 40 1/s are unstable")
 
     def at_stage(self, n_steps=50):

@@ -141,8 +141,15 @@ def print_plan(path: Path, changes: Sequence[str]) -> None:
         return
     problem, n_items = job.problem, len(job.problem.items)
     start = job.described.start
+    # Data need not be read or made: all steps are in the simulation.
     with default_checkpointing(job.checkpointing):
-        report = plan(lambda p: problem.misfit(p, problem.items[0]))(start)
+        report = plan(
+            lambda p: (
+                np.sum(np.abs(problem.simulate(p, problem.items[0])))
+                if hasattr(problem, "simulate")
+                else problem.misfit(p, problem.items[0])
+            )
+        )(start)
     n_steps = sum(s.n_steps for s in report.scans)
     held = sum(s.snapshot_bytes_memory for s in report.scans)
     on_disk = sum(s.snapshot_bytes_disk for s in report.scans)
@@ -196,6 +203,8 @@ def check_gradient(path: Path, changes: Sequence[str], item: int) -> None:
     }
     failed = 0
     with default_checkpointing(job.checkpointing):
+        if hasattr(problem, "prepare"):
+            problem.prepare([problem.items[item]])
         for name, run in checks.items():
             try:
                 found = run()

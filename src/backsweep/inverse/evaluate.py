@@ -75,8 +75,8 @@ class Evaluation:
 class Evaluator:
     """Sums over a problem's items, along a fixed tree of their numbers.
 
-    Each method is collective: every rank must call it. The sum's bits do not depend on the
-    number of ranks.
+    Each method is collective: every rank must call it, `prepare` or `set_stage` first. The sum's
+    bits do not depend on the number of ranks.
 
     Parameters
     ----------
@@ -106,8 +106,14 @@ class Evaluator:
             )
 
     def set_stage(self, settings: dict[str, Any]) -> None:
-        """Go on with the problem as `at_stage` gives it."""
+        """Go on with the problem as `at_stage` gives it, with its data at hand."""
         self.problem = self.described.at_stage(settings)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Have the data of this rank's items."""
+        if hasattr(self.problem, "prepare"):
+            self._within_budget(self.problem.prepare, self._mine())
 
     def evaluate(self, parameters: Parameters) -> Evaluation | None:
         """Misfit and gradient; None except on the root."""

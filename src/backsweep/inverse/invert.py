@@ -234,7 +234,6 @@ class _Run:
         """Misfit relative to the stage's first one, with regularisation; its gradient."""
         self._spend()
         parameters = self.unknowns.parameters(x)
-        self.described.check(parameters)
         evaluation = self.team("evaluate", parameters)
         first = self.first_misfit = self.first_misfit or _positive(evaluation.value)
         value = evaluation.value / first
@@ -243,7 +242,7 @@ class _Run:
             more, bar = value_and_grad(penalty)(_wide(parameters[name]))
             value, bars[name] = value + float(more), bars[name] + bar
         gradient = self.unknowns.pullback(x, bars)
-        _check_finite(value, gradient, len(self.history.rows) + 1)
+        self._check_finite(value, gradient, parameters)
         norm = float(np.linalg.norm(gradient))
         self.history.rows.append(Row(self.stage, evaluation.value, value, norm, evaluation.cost))
         self.history.last = evaluation
@@ -275,6 +274,16 @@ class _Run:
             for regulariser in regularisers
         ]
 
+    def _check_finite(self, value: float, gradient: np.ndarray, parameters: Parameters) -> None:
+        if np.isfinite(value) and np.all(np.isfinite(gradient)):
+            return
+        self.described.check(parameters)  # it may know why
+        raise ModelError(
+            f"evaluation {len(self.history.rows) + 1}: the misfit is {value:.6g} and "
+            f"{np.sum(~np.isfinite(gradient))} values of the gradient are not finite; the "
+            "simulation is unstable for this model: use bounds or a smaller time step"
+        )
+
     def _spend(self) -> None:
         if self.n_left == 0:
             raise BudgetSpent
@@ -297,15 +306,6 @@ def _positive(value: float) -> float:
 def _wide(value: Any) -> np.ndarray:
     array = np.asarray(value)
     return array.astype(np.result_type(array.dtype, np.float64))
-
-
-def _check_finite(value: float, gradient: np.ndarray, number: int) -> None:
-    if not (np.isfinite(value) and np.all(np.isfinite(gradient))):
-        raise ModelError(
-            f"evaluation {number}: the misfit is {value:.6g} and {np.sum(~np.isfinite(gradient))} "
-            "values of the gradient are not finite; the simulation is unstable for this model: "
-            "use bounds or a smaller time step"
-        )
 
 
 __all__ = ["Inversion", "Stage", "check_inversion", "invert"]

@@ -65,6 +65,9 @@ class OptionalMembers(Protocol):
     def check(self, parameters: Parameters) -> None:
         """Raise a `ModelError` if the simulation cannot run with these."""
 
+    def prepare(self, items: Sequence[Any]) -> None:
+        """Read or make the data of the items of this rank, before `misfit` is traced."""
+
     def simulate(self, parameters: Parameters, item: Any) -> Any:
         """The data of an item (`forward`, Gauss-Newton)."""
 

@@ -11,7 +11,8 @@ import scipy.signal
 
 from backsweep.errors import ModelError, RunFileError
 from backsweep.inverse.misfits import MISFITS
-from backsweep.models.acoustic import Acoustic, ricker
+from backsweep.models.acoustic import Acoustic
+from backsweep.models.wavelets import ricker
 from backsweep.problems.acoustic_settings import AcousticSettings
 from backsweep.problems.files import read_array
 from backsweep.problems.made import basin
@@ -62,7 +63,7 @@ class AcousticProblem:
         self.items = range(len(self.sources))
         self.wavelet = self._filtered(self._wavelet())
         self.compare_data = MISFITS[s.misfit.kind](**s.misfit.options())
-        self._observed: np.ndarray | None = None
+        self._observed: dict[int, np.ndarray] = {}
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], folders: Sequence[Path]) -> Self:
@@ -140,25 +141,36 @@ class AcousticProblem:
 
     # ---------------------------------------------------------------- data
 
-    def observed(self, item: int) -> np.ndarray:
-        """Pressure that was recorded, shape (n_steps, n_receivers)."""
-        return self._cached_data()[item]
+    def prepare(self, items: Sequence[int]) -> None:
+        """Read or make what was recorded of these shots."""
+        recorded = self._read_data() if self.settings.observed else None
+        for item in items:
+            data = self._made(item) if recorded is None else recorded[item]
+            self._observed[item] = np.asarray(self._filtered(data), self._start.dtype)
 
-    def _cached_data(self) -> Any:
-        if self._observed is None:
-            s = self.settings
-            self._observed = self._read_data() if s.observed else _OnDemand(self._made)  # type: ignore[assignment]
-        return self._observed
+    def observed(self, item: int) -> np.ndarray:
+        """Pressure that was recorded, shape (n_steps, n_receivers).
+
+        Raises
+        ------
+        ModelError
+            Before `prepare`.
+        """
+        if item not in self._observed:
+            raise ModelError(f"the data of shot {item} are not there: call prepare([{item}]) first")
+        return self._observed[item]
 
     def _made(self, item: int) -> np.ndarray:
-        """Data of the true model, with noise if asked for."""
-        data = np.asarray(self.simulate(self.true(), item))
-        s = self.settings
-        if s.noise:
-            rng = np.random.default_rng((s.seed, item))
+        """Data of the true model before any filter, with noise if asked for."""
+        data = np.asarray(
+            self.simulation.simulate(
+                self._true, self.sources[item], self.receivers, self._wavelet().astype(np.float64)
+            )
+        )
+        if self.settings.noise:
+            rng = np.random.default_rng((self.settings.seed, item))
             rms = np.sqrt(np.mean(np.square(data, dtype=np.float64)))
-            noise = self._filtered(rng.standard_normal(data.shape))
-            data = data + (s.noise * rms * noise).astype(data.dtype)
+            data = data + self.settings.noise * rms * rng.standard_normal(data.shape)
         return data
 
     def _read_data(self) -> np.ndarray:
@@ -172,8 +184,7 @@ class AcousticProblem:
             )
         if not np.all(np.isfinite(data)):
             raise RunFileError(f"problem.observed: {self.settings.observed} is not finite")
-        filtered = np.stack([self._filtered(shot) for shot in data])
-        return np.asarray(filtered, self._start.dtype)
+        return data
 
     def _weights(self, item: int) -> np.ndarray | None:
         """Zero for receivers nearer to the source than asked for."""
@@ -204,20 +215,6 @@ class AcousticProblem:
             )
         sos = scipy.signal.butter(4, s.lowpass, fs=1 / s.dt, output="sos")
         return np.asarray(scipy.signal.sosfilt(sos, data, axis=0))
-
-
-@final
-class _OnDemand:
-    """Data of an item, made when it is first asked for: each rank makes those of its items."""
-
-    def __init__(self, make: Any) -> None:
-        self._make = make
-        self._made: dict[int, np.ndarray] = {}
-
-    def __getitem__(self, item: int) -> np.ndarray:
-        if item not in self._made:
-            self._made[item] = self._make(item)
-        return self._made[item]
 
 
 def _models(s: AcousticSettings) -> tuple[np.ndarray | None, np.ndarray]:
