@@ -112,10 +112,13 @@ def test_bounds_that_are_infinite_or_below_zero_or_touched() -> None:
     one = np.array([2.0])
     infinite = (-np.inf, np.inf)
     assert unknowns_of(Unknown(bounds=infinite), one).bounds is None
-    assert unknowns_of(Unknown(bounds=(1, np.inf)), one).bounds == [(-1.0, None)]
+    assert unknowns_of(Unknown(bounds=(1, np.inf), scale=1), one).bounds == [(-1.0, None)]
     assert unknowns_of(Unknown(transform="log", bounds=(-3, 2)), one).bounds == [(None, 0.0)]
-    slow = unknowns_of(Unknown(transform="slowness", bounds=(0, 4)), one)
+    slow = unknowns_of(Unknown(transform="slowness", bounds=(0, 4), scale=1), one)
     assert slow.bounds == [(-0.25, None)]
+    assert unknowns_of(Unknown(), np.array([3.0, -4.0])).parameters(np.ones(2))[
+        "c"
+    ] == pytest.approx(np.array([3.0, -4.0]) + np.sqrt(12.5))
     mixed = Unknowns({"a": one, "b": one}, {"b": Unknown(bounds=(2, 3), scale=2)})
     assert mixed.bounds == [(None, None), (0.0, 0.5)]
 
@@ -153,7 +156,7 @@ def test_what_is_not_sought_need_not_fit() -> None:
 
 def test_several_parameters_have_their_parts_in_order() -> None:
     start = {"c": START.astype(np.float32), "q": 2.5, "w": np.zeros(3)}
-    unknowns = Unknowns(start, {"w": Unknown(scale=2)})
+    unknowns = Unknowns(start, {"q": Unknown(scale=1), "w": Unknown(scale=2)})
     assert unknowns.n == START.size + 1 + 3
     p = unknowns.parameters(np.arange(unknowns.n, dtype=float))
     assert list(p) == ["c", "q", "w"]

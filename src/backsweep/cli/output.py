@@ -79,6 +79,7 @@ def print_summary(history: History, begin: float, n_ranks: int, n_threads: int) 
     last_stage = [r for r in rows if r.stage == rows[-1].stage]
     misfit = min(last_stage, key=lambda r: r.objective).misfit
     before, after = history.model_error(history.described.start), history.model_error(history.best)
+    off, off_after = (history.target_errors(p) for p in (history.described.start, history.best))
     kept = cost.snapshot_bytes_memory + cost.snapshot_bytes_disk
     saved = f", {cost.all_bytes / kept:.1f} times as much" if 0 < kept < cost.all_bytes else ""
     per_step = cost.n_advances / max(1, cost.n_steps)
@@ -89,6 +90,10 @@ def print_summary(history: History, begin: float, n_ranks: int, n_threads: int) 
             *(
                 (name, f"relative error {error:.4g}, at the start {before[name]:.4g}")
                 for name, error in after.items()
+            ),
+            *(
+                (name, f"rms distance from its target {off_after[name]:.4g}, at the start {d:.4g}")
+                for name, d in off.items()
             ),
             (
                 "memory",

@@ -13,6 +13,9 @@ from backsweep.cli.output import console, print_rows
 from backsweep.errors import ResultError
 from backsweep.storage.results import Variable, read_result
 
+#: Rows of a quantity that are drawn as lines, and values that are drawn as points.
+FEW = 6
+
 #: In the order in which they are drawn.
 _VERSIONS = ("true", "target", "start", "best")
 
@@ -94,10 +97,11 @@ def draw_result(result: Path, picture: Path) -> Path:
 def _panels(variables: dict[str, Variable]) -> list[_Panel]:
     panels: list[_Panel] = []
     for base, versions in _families(variables).items():
-        n = next(iter(versions.values())).values.ndim
-        if n == 1:
+        first = next(iter(versions.values()))
+        n_rows = first.values.size // max(1, first.values.shape[-1] if first.values.ndim else 1)
+        if first.values.ndim >= 1 and n_rows <= FEW:
             panels.append(_lines(base, versions, variables))
-        elif n == 2:
+        elif first.values.ndim == 2:
             panels += _images(base, versions, variables)
     if "misfit" in variables and variables["misfit"].values.size:
         panels.append(_misfit(variables))
@@ -167,24 +171,37 @@ def _real(values: np.ndarray) -> np.ndarray:
 
 
 def _lines(base: str, versions: dict[str, Variable], variables: dict[str, Variable]) -> _Panel:
-    """The versions of a 1D quantity in one panel; complex values as real and imaginary part."""
+    """The versions of few rows in one panel; complex values as real and imaginary part."""
 
     def draw(axis: Any) -> None:
         for number, (version, variable) in enumerate(versions.items()):
-            x, label = _axis(variable.dims[0], variable.values.size, variables)
-            is_complex = np.iscomplexobj(variable.values)
-            color, style = f"C{number}", "--" if version in ("true", "target") else "-"
-            look = {"color": color, "lw": 1, "marker": "o" if x.size <= 20 else ""}
-            axis.plot(x, variable.values.real, style, label=version, **look)
-            if is_complex:
-                axis.plot(x, variable.values.imag, ":", **look)
+            n = variable.values.shape[-1]
+            x, label = _axis(variable.dims[-1], n, variables)
+            style = "--" if version in ("true", "target") else "-"
+            look = {"color": f"C{number}", "lw": 1, "marker": "o" if n <= FEW else ""}
+            for k, row in enumerate(variable.values.reshape(-1, n)):
+                axis.plot(x, row.real, style, label=version if k == 0 else None, **look)
+                if np.iscomplexobj(row):
+                    axis.plot(x, row.imag, ":", **look)
             axis.set_xlabel(label)
+            if version == "target":
+                axis.set_xlim(_neighbourhood(x, variable.values.reshape(-1, n)))
         unit = next(iter(versions.values())).unit
-        axis.set_ylabel(f"{base} [{unit}]" if unit else base)
+        axis.set_ylabel(f"{base} [{unit}]" if unit not in ("", "1") else base)
         axis.legend(fontsize="small")
         axis.grid(alpha=0.3)
 
-    return _Panel(base, draw)
+    is_complex = any(np.iscomplexobj(v.values) for v in versions.values())
+    return _Panel(f"{base} (real part full, imaginary dotted)" if is_complex else base, draw)
+
+
+def _neighbourhood(x: np.ndarray, rows: np.ndarray) -> tuple[float, float]:
+    """Where a target differs from its first value, and as much again to both sides."""
+    (at,) = np.nonzero(np.any(rows != rows[:, :1], axis=0))
+    if not at.size:
+        return float(x[0]), float(x[-1])
+    low, high = x[at[0]], x[at[-1]]
+    return float(max(x[0], 2 * low - high)), float(min(x[-1], 2 * high - low))
 
 
 def _misfit(variables: dict[str, Variable]) -> _Panel:

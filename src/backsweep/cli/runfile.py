@@ -37,7 +37,7 @@ class ParameterTable(Table):
     bounds: tuple[float, float] | None = None
     mask: ArrayFile | None = None
     smoothing: NotNegative | tuple[NotNegative, ...] = 0.0
-    scale: Positive = 1.0
+    scale: Positive | None = None
     tikhonov: NotNegative = 0.0
     tikhonov_order: Literal[0, 1] = 1
     total_variation: NotNegative = 0.0
@@ -67,6 +67,7 @@ class OptimiserTable(Table):
 
     method: Literal["L-BFGS-B", "Gauss-Newton-CG"] = "L-BFGS-B"
     evaluations: Count = 40
+    first_step: Positive = 0.02
     history: Count = 20
     inner_iterations: Count = 8
     tolerance: NotNegative = 1e-12
@@ -123,6 +124,7 @@ class RunFile(Table):
             },
             method=o.method,
             preconditioner=o.preconditioner,
+            first_step=o.first_step,
             history=o.history,
             inner_iterations=o.inner_iterations,
             tolerance=o.tolerance,

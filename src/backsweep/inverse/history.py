@@ -80,6 +80,14 @@ class History:
                 errors[name] = float(difference / np.linalg.norm(true.ravel()))
         return errors
 
+    def target_errors(self, parameters: Parameters) -> dict[str, float]:
+        """Root mean square distances of fields from their targets, where there are any."""
+        fields, errors = self.described.fields(parameters, "target"), {}
+        for name, target in self.described.targets().items():
+            distance = np.abs(fields[name].values - target.values) ** 2
+            errors[name.removesuffix("_target")] = float(np.sqrt(np.nanmean(distance)))
+        return errors
+
     def variables(self) -> dict[str, Variable]:
         """Everything, with named dimensions and units."""
         d, found = self.described, self.described.coordinates()
@@ -96,7 +104,7 @@ class History:
             if self.best is not None:
                 found[f"{name}_best"] = d.variable(name, self.best[name])
         found |= {f"{name}_true": d.variable(name, value) for name, value in d.true().items()}
-        found |= d.fields(d.start, "start")
+        found |= d.targets() | d.fields(d.start, "start")
         return found | (d.fields(self.best, "best") if self.best is not None else {})
 
     def attributes(self) -> dict[str, Any]:

@@ -53,12 +53,14 @@ class Inversion:
         Added to the misfit relative to that of the start.
     method : {"L-BFGS-B", "Gauss-Newton-CG"}
     preconditioner : {"none", "illumination"}
+    first_step : float
+        Largest change of an unknown in the first trial step of L-BFGS-B, in its units (`scale`).
     history : int
         Pairs that L-BFGS-B remembers.
     inner_iterations : int
         Most conjugate gradient steps of a Gauss-Newton step.
     tolerance : float
-        Of the projected gradient (L-BFGS-B), or of the gradient relative to the first.
+        Of the gradient (L-BFGS-B: projected) relative to the first.
     """
 
     stages: tuple[Stage, ...]
@@ -66,6 +68,7 @@ class Inversion:
     regularisers: Mapping[str, tuple[Regulariser, ...]] = field(default_factory=dict)
     method: Literal["L-BFGS-B", "Gauss-Newton-CG"] = "L-BFGS-B"
     preconditioner: Literal["none", "illumination"] = "none"
+    first_step: float = 0.02
     history: int = 20
     inner_iterations: int = 8
     tolerance: float = 1e-12
@@ -165,8 +168,10 @@ def _unknown_settings(
         mask = described.member("masks", name)
         if mask is not None:
             own = replace(own, mask=mask if own.mask is None else mask & own.mask)
-        scale = described.member("scales", name, 1.0)
-        settings[name] = replace(own, scale=own.scale * scale * (scales or {}).get(name, 1.0))
+        if own.scale is None:
+            own = replace(own, scale=described.member("scales", name))
+        base = own.scale_at(described.start[name])
+        settings[name] = replace(own, scale=base * (scales or {}).get(name, 1.0))
     return settings
 
 
@@ -226,6 +231,7 @@ class _Run:
             x0,
             self.unknowns.bounds,
             on_iterate,
+            first_step=self.inversion.first_step,
             history=self.inversion.history,
             **options,
         )

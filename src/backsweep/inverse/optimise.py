@@ -31,38 +31,58 @@ def lbfgsb(
     bounds: Any,
     on_iterate: Callable[[Vector], None],
     *,
+    first_step: float,
     history: int,
     tolerance: float,
 ) -> str:
     """Minimise by L-BFGS-B; why it stopped.
 
     SciPy's linear algebra runs with one thread: its bits depend on their number.
+
+    Notes
+    -----
+    The algorithm's first step is the negative gradient, of norm 1 where nothing is bounded and as
+    it is elsewhere. So that both move no unknown by more than `first_step`, it is given y = x / c
+    and a multiple of the objective for which the gradient has norm 1 at the start.
     """
-
-    def callback(intermediate_result: Any) -> None:
-        on_iterate(intermediate_result.x)
-
-    options = {
-        "maxcor": history,
-        "maxfun": 10**9,
-        "maxiter": 10**9,
-        "ftol": 0.0,
-        "gtol": tolerance,
-    }
     with threadpool_limits(1, user_api="blas"):
         try:
+            first = objective(x0)
+            norm = float(np.linalg.norm(first[1]))
+            if norm == 0:
+                return "the gradient is zero at the start"
+            c = first_step * norm / float(np.max(np.abs(first[1])))
+            known = [first]
+
+            def scaled(y: Vector) -> tuple[float, Vector]:
+                value, gradient = known.pop() if known else objective(c * y)
+                return value / (c * norm), gradient / norm
+
             result = scipy.optimize.minimize(
-                objective,
-                x0,
+                scaled,
+                x0 / c,
                 jac=True,
-                bounds=bounds,
+                bounds=None if bounds is None else _divided(bounds, c),
                 method="L-BFGS-B",
-                callback=callback,
-                options=options,
+                callback=lambda intermediate_result: on_iterate(c * intermediate_result.x),
+                options={
+                    "maxcor": history,
+                    "maxfun": 10**9,
+                    "maxiter": 10**9,
+                    "ftol": 0.0,
+                    "gtol": tolerance,
+                },
             )
         except BudgetSpent:
             return "all evaluations are spent"
     return str(result.message)
+
+
+def _divided(bounds: Any, c: float) -> list[tuple[float | None, float | None]]:
+    return [
+        (None if low is None else low / c, None if high is None else high / c)
+        for low, high in bounds
+    ]
 
 
 def gauss_newton_cg(

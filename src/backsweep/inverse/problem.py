@@ -83,6 +83,9 @@ class OptionalMembers(Protocol):
     def fields(self, parameters: Parameters) -> Mapping[str, tuple[Any, tuple[str, ...], str]]:
         """Values, dimensions and unit of what else the result should hold."""
 
+    def targets(self) -> Mapping[str, tuple[Any, tuple[str, ...], str]]:
+        """What fields of the same names should become."""
+
 
 @final
 class Described:
@@ -132,9 +135,16 @@ class Described:
 
     def fields(self, parameters: Parameters, suffix: str) -> dict[str, Variable]:
         """What else the problem shows, named with a suffix."""
-        if not hasattr(self.problem, "fields"):
-            return {}
-        shown = self.problem.fields(parameters)
+        return self._shown("fields", suffix, parameters)
+
+    def targets(self) -> dict[str, Variable]:
+        return self._shown("targets", "target")
+
+    def _shown(self, member: str, suffix: str, *args: Any) -> dict[str, Variable]:
+        shown = getattr(self.problem, member)(*args) if hasattr(self.problem, member) else {}
+        for name in shown:
+            if name in self.start:
+                raise ModelError(f"{member}() and start() both name {name!r}: call one differently")
         return {
             f"{name}_{suffix}": Variable(np.asarray(values), tuple(dims), unit)
             for name, (values, dims, unit) in shown.items()

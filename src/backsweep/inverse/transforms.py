@@ -99,7 +99,8 @@ class Unknown:
         that changes fade towards them.
     scale : float or ndarray, broadcastable to the parameter [unit of T(p)]
         Change of T(p) by one unit of an unknown: a preconditioner, such as depth weights or
-        an illumination.
+        an illumination. Default: the root mean square of T(p0) for "none" and "slowness", 1 for
+        the others, whose unknowns are relative already.
 
     Raises
     ------
@@ -112,7 +113,7 @@ class Unknown:
     bounds: Bounds | None = None
     mask: Array | None = field(default=None, repr=False)
     smoothing: float | tuple[float, ...] = 0.0
-    scale: float | Array = field(default=1.0, repr=False)
+    scale: float | Array | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.transform not in _TRANSFORMS:
@@ -132,8 +133,17 @@ class Unknown:
                 f"bounds {self.bounds} cannot be held together with smoothing {self.smoothing}: "
                 'use transform="logistic"'
             )
-        if not np.all(np.isfinite(self.scale)) or not np.all(np.greater(self.scale, 0)):
+        if self.scale is not None and not (
+            np.all(np.isfinite(self.scale)) and np.all(np.greater(self.scale, 0))
+        ):
             raise ModelError("scale must be positive and finite everywhere")
+
+    def scale_at(self, start: Array) -> float | Array:
+        """The scale that was given, or the default for a start value."""
+        if self.scale is not None:
+            return self.scale
+        size = float(np.sqrt(np.mean(np.abs(start.astype(np.result_type(start, 1.0))) ** 2))) or 1.0
+        return {"none": size, "slowness": 1 / size}.get(self.transform, 1.0)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -314,12 +324,12 @@ def _make_part(name: str, start: Array, setting: Unknown, first: int) -> _Part:
     positions = _positions(name, start, setting.mask)
     values = start.reshape(-1) if positions is None else start.reshape(-1)[positions]
     _check_values(name, values, setting)
-    if not fits_into(np.shape(setting.scale), start.shape):
+    given = setting.scale_at(start)
+    if not fits_into(np.shape(given), start.shape):
         raise ModelError(
-            f"{name}: scale of shape {np.shape(setting.scale)} does not fit the parameter's "
-            f"{start.shape}"
+            f"{name}: scale of shape {np.shape(given)} does not fit the parameter's {start.shape}"
         )
-    scale = np.broadcast_to(np.asarray(setting.scale, np.float64), start.shape).reshape(-1)
+    scale = np.broadcast_to(np.asarray(given, np.float64), start.shape).reshape(-1)
     scale = scale.copy() if positions is None else scale[positions]
     return _Part(start, setting, first, positions, scale, _smoothers(name, start.shape, setting))
 

@@ -227,12 +227,18 @@ class PulseDesign:
         return {
             "rf": (rf, ("time",), "T"),
             "gradient": (gradient, ("edge",), "T/m"),
-            "slew": (np.diff(gradient) / self.dt, ("time",), "T/m/s"),
+            "slew_rate": (np.diff(gradient) / self.dt, ("time",), "T/m/s"),
             "profile": (np.stack([m for m, _ in final]), ("offset", "position"), "1"),
             "profile_z": (np.stack([m for _, m in final]), ("offset", "position"), "1"),
-            "target": (self.target_xy, ("position",), "1"),
-            "target_z": (self.target_z, ("position",), "1"),
-            "weight": (self.weight, ("position",), "1"),
+        }
+
+    def targets(self) -> dict[str, Field]:
+        """What the profiles should be; not a number where any value will do."""
+        is_free = self.weight == 0
+        dims, n = ("offset", "position"), (len(self.offsets), 1)
+        return {
+            "profile": (np.tile(np.where(is_free, np.nan, self.target_xy), n), dims, "1"),
+            "profile_z": (np.tile(np.where(is_free, np.nan, self.target_z), n), dims, "1"),
         }
 
     @property
