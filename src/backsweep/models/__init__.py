@@ -1,6 +1,8 @@
 """Ready-made simulations in plain NumPy: to use, and to copy where another equation is needed."""
 
 from backsweep.models.acoustic import Acoustic
+from backsweep.models.burgers import Burgers
+from backsweep.models.heat import Heat
 from backsweep.models.wavelets import ricker
 
-__all__ = ["Acoustic", "ricker"]
+__all__ = ["Acoustic", "Burgers", "Heat", "ricker"]

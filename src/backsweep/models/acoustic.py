@@ -2,10 +2,10 @@
 
     u_tt / c^2 - u_xx - u_zz = sum over sources of s(t) delta(x - x_s) delta(z - z_s)
 
-for the pressure u in a medium of constant density: second order in time (leapfrog), order 2, 4, 6 or
-8 in space, waves leave through convolutional perfectly matched layers (`cpml`), or are reflected by
-a free surface, u = 0 at z = 0. Sources and receivers lie anywhere (`points`). Arrays are (x, z), z
-points down. The grid is the model with a frame of `n_absorb` points, in which the velocity of the
+for the pressure u in a medium of constant density: second order in time (leapfrog), order 2, 4, 6
+or 8 in space. Waves leave through convolutional perfectly matched layers (`cpml`), or are reflected
+by a free surface, u = 0 at z = 0. Sources and receivers lie anywhere (`points`). Arrays are (x, z),
+z points down. The grid is the model with a frame of `n_absorb` points, in which the velocity of the
 model's edge continues, and order / 2 ghost points around it that stay zero.
 
 One step on a grid of n points with l points in layers reads and writes 2 n + 4 l numbers; a state
@@ -13,8 +13,8 @@ holds as many. Known to be suboptimal: narrow layers at the ends of the second a
 
 References
 ----------
-Dablain (1986), The application of high-order differencing to the scalar wave equation, Geophysics 51,
-54-66, doi:10.1190/1.1442040. Absorbing layers and point sources: see `cpml` and `points`.
+Dablain (1986), The application of high-order differencing to the scalar wave equation, Geophysics
+51, 54-66, doi:10.1190/1.1442040. Absorbing layers and point sources: see `cpml` and `points`.
 """
 
 from __future__ import annotations
@@ -205,9 +205,7 @@ class Acoustic:
         return find_taps(positions, self.spacing, self._origin, self.free_surface, dtype)
 
     def _layers(self, dtype: Any) -> list[Layer]:
-        damping = Damping(
-            self.n_absorb, self.spacing, self.dt, self.max_velocity, self.frequency
-        )
+        damping = Damping(self.n_absorb, self.spacing, self.dt, self.max_velocity, self.frequency)
         sides = [(0, True), (0, False), *([] if self.free_surface else [(1, True)]), (1, False)]
         return [
             damping.layer(axis, 0 if low else self._inner_shape[axis] - damping.n, low, dtype)
@@ -224,13 +222,10 @@ class Acoustic:
         return result
 
     def _stepping(self, velocity: Any, source: Any) -> tuple[Any, Callable[[Any, Any], Any]]:
-        """The carry at rest, and a function (carry, wavelet's sample) -> carry of one step later."""
+        """The carry at rest, and a function (carry, sample of the wavelet) -> next carry."""
         order, width, dtype = self.order, self.order // 2, velocity.dtype
-        c2, taps, layers = (
-            self._courant_squared(velocity),
-            self._taps(source, dtype),
-            self._layers(dtype),
-        )
+        c2, taps = self._courant_squared(velocity), self._taps(source, dtype)
+        layers = self._layers(dtype)
         strength = c2[taps.i - width, taps.j - width] * taps.weights
         images = image_weights(order).astype(dtype)
 

@@ -111,9 +111,7 @@ def _check_velocity(velocity: np.ndarray) -> None:
         )
     low, high = float(velocity.min()), float(velocity.max())
     if high < KM_PER_SECOND_BELOW:
-        raise ModelError(
-            f"velocities of {low:.4g} to {high:.4g} look like km/s: multiply by 1000"
-        )
+        raise ModelError(f"velocities of {low:.4g} to {high:.4g} look like km/s: multiply by 1000")
 
 
 def _check_wavelet(wavelet: np.ndarray) -> None:

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-REFLECTION = 1e-5
+REFLECTION = 1e-4
 """Of the continuous layer at normal incidence; fixes d."""
 
 
