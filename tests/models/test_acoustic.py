@@ -103,8 +103,8 @@ def test_reflection_of_the_frame(velocity):
 
 
 def small_problem(free_surface, dtype=np.float64, n_steps=150):
-    """Off the grid, near the surface, in a model that varies."""
-    model = Acoustic((24, 20), 10.0, 1.5e-3, n_steps, n_absorb=6, free_surface=free_surface)
+    """Off the grid, near the surface, in a model that varies; order 4 compiles faster than 8."""
+    model = Acoustic((24, 20), 10.0, 1.5e-3, n_steps, 4, 6, free_surface)
     rng = np.random.default_rng(0)
     velocity = (C + 200 * rng.standard_normal(model.shape)).astype(dtype)
     receivers = [[103.0, 18.0], [171.5, 151.2], [40.0, 100.0]]
@@ -165,7 +165,7 @@ def test_native_equals_plain_numpy_and_gradients_are_native():
     assert pressure.dtype == velocity.dtype and pressure.shape == (150, 3)
     plain = run_plain(model, velocity, source, receivers, wavelet)
     assert relative_error(pressure, plain) < 1e-12
-    assert np.all(pressure[:2] == 0) and np.all(np.any(pressure != 0, axis=0))
+    assert np.all(pressure[0] == 0) and np.all(np.any(pressure != 0, axis=0))
 
     def loss(c):
         return 0.5 * np.sum(model.simulate(c, source, receivers, wavelet) ** 2)
@@ -220,7 +220,8 @@ def test_stable_at_the_largest_step_only():
     for factor in (0.999, 1.02):
         dt = factor * model.max_dt(velocity)
         changed = Acoustic(**{**vars(model), "dt": dt, "n_steps": 2000})
-        pressure = run_plain(changed, velocity, source, receivers, ricker(15.0, dt, 2000))
+        with np.errstate(all="ignore"):
+            pressure = run_plain(changed, velocity, source, receivers, ricker(15.0, dt, 2000))
         peaks.append(np.abs(pressure[-200:]).max())
     assert peaks[0] < 1e-2 and not peaks[1] < 1e3
 

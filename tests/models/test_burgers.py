@@ -11,42 +11,33 @@ NU = 0.05
 
 
 def travelling_wave(x, t):
-    """A front from 1 to 0 and one from -1 to 0, far apart, so that the domain may be periodic.
-
-    u = (1 - tanh((x - t / 2) / (4 nu))) / 2 is Cole and Hopf's solution for two exponentials.
-    """
+    """A front from 1 to 0: the solution of Cole and Hopf for a sum of two exponentials."""
     return 0.5 * (1 - np.tanh((x - 0.5 * t) / (4 * NU)))
 
 
 def error_of_travelling_wave(n, dimensions):
     spacing = 6.0 / n
-    dt = 0.1 * spacing
-    n_steps = round(1.0 / dt)
+    dt = 0.05 * spacing
+    n_steps = round(1.0 / dt) // dimensions
     x = (np.arange(n) + 0.5) * spacing - 3
-    # In 2D the wave runs along the diagonal: u_t + 2 u u_s = 2 nu u_ss with s = x + y.
-    shape = (n,) if dimensions == 1 else (n, 4)
-    initial = np.broadcast_to(travelling_wave(x, 0.0).reshape(-1, *[1] * (dimensions - 1)), shape)
-    model = Burgers(shape, spacing, dt, n_steps)
+    if dimensions == 2:
+        # Along the diagonal s = x + y everything happens twice as fast.
+        x = (x[:, None] + x + 3) % 6 - 3
+    model = Burgers(x.shape, spacing, dt, n_steps)
+    initial = travelling_wave(x, 0.0)
     model.check(initial, NU)
-    found = model.simulate(initial.copy(), NU)
-    # The jump at the periodic edge has run for less than one unit of length.
+    found = model.simulate(initial, NU)
+    # The jump at the periodic edge runs for one unit of length.
     inside = np.abs(x) < 1.5
-    exact = travelling_wave(x, n_steps * dt).reshape(-1, *[1] * (dimensions - 1))
+    exact = travelling_wave(x, dimensions * n_steps * dt)
     return np.abs(found - exact)[inside].mean()
 
 
 @pytest.mark.parametrize("dimensions", [1, 2])
 def test_first_order_against_the_travelling_wave(dimensions):
-    errors = [error_of_travelling_wave(n, dimensions) for n in (150, 300, 600)]
-    rates = np.log2(np.array(errors[:-1]) / errors[1:])
-    assert 0.75 < rates[-1] < 1.2, (errors, rates)
-    assert errors[-1] < 1e-2
-
-
-def test_both_axes_are_treated_alike():
-    wave = np.sin(2 * np.pi * np.arange(16) / 16)[:, None] + np.zeros((16, 4))
-    one, two = Burgers((16, 4), 0.1, 5e-3, 30), Burgers((4, 16), 0.1, 5e-3, 30)
-    assert np.allclose(one.simulate(wave, NU), two.simulate(wave.T.copy(), NU).T, rtol=1e-13)
+    errors = [error_of_travelling_wave(n, dimensions) for n in (150, 300)]
+    assert 0.75 < np.log2(errors[0] / errors[1]) < 1.2, errors
+    assert errors[-1] < 2e-2
 
 
 @pytest.mark.parametrize("shape", [(14,), (6, 7)])
@@ -68,8 +59,9 @@ def test_wrong_use():
     model, wave = Burgers((14,), 0.1, 4e-3, 25), np.ones(14)
     with pytest.raises(ModelError, match=r"initial has shape \(3,\), the model \(14,\)"):
         model.simulate(wave[:3], NU)
-    with pytest.raises(ModelError, match="viscosity is -1 m"):
-        model.check(wave, -1.0)
+    for viscosity in (-1.0, np.nan):
+        with pytest.raises(ModelError, match=f"viscosity is {viscosity:g} m"):
+            model.check(wave, viscosity)
     with pytest.raises(ModelError, match=r"initial is nan at point \(0,\)"):
         model.check(np.nan * wave, NU)
     with pytest.raises(ModelError, match="stable time step 0.000990099 s, set by the largest"):

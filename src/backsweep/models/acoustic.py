@@ -108,7 +108,7 @@ class Acoustic:
         Returns
         -------
         pressure : ndarray, shape (n_steps, n_receivers), dtype of velocity [Pa]
-            Row n at time n dt, at which sample n of the wavelet acts: the first two rows are zero.
+            Row n at time n dt; sample n of the wavelet acts from then on, and row 0 is zero.
 
         Raises
         ------

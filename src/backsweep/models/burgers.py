@@ -1,11 +1,11 @@
 """Viscous Burgers' equation in conservative form, in one or two dimensions, periodic.
 
-    u_t + sum over axes of (u^2 / 2)_x = nu laplacian u
+    u_t + sum over axes of (u^2 / 2 - nu u_x)_x = 0
 
-Explicit Euler in time (order 1). Fluxes are Rusanov's (local Lax-Friedrichs): the mean of u^2 / 2
-on both sides of a face, minus half the larger abs(u) times the jump (order 1 in space, no spurious
-oscillations); viscosity by central differences (order 2). The sum of u is conserved. abs and
-maximum have kinks: derivatives there are NumPy's usual choices, see docs/numpy.md.
+Explicit Euler in time (order 1). The flux of u^2 / 2 is Rusanov's (local Lax-Friedrichs): the mean
+of both sides of a face, minus half the larger abs(u) times the jump (order 1 in space, no spurious
+oscillations); that of viscosity is a central difference (order 2). The sum of u is conserved. abs
+and maximum have kinks, at which derivatives are as docs/numpy.md says.
 
 References
 ----------
@@ -64,8 +64,8 @@ class Burgers:
         ----------
         initial : ndarray, of the model's shape [m/s]
             Both arguments may be traced.
-        viscosity : float or ndarray, of the model's shape [m^2/s]
-            nu; not inside of the divergence where it varies.
+        viscosity : float [m^2/s]
+            nu.
         checkpointing : Checkpointing, optional
 
         Returns
@@ -78,24 +78,24 @@ class Burgers:
             If the shape does not fit.
         """
         check_shape("initial", initial, self.shape)
-        courant, diffusion = self.dt / self.spacing, viscosity * (self.dt / self.spacing**2)
+        courant, stiffness = self.dt / self.spacing, viscosity / self.spacing
 
         def step(u: Any, _: Any) -> Any:
             u_next = u.copy()
             for axis in range(len(self.shape)):
-                right, left = np.roll(u, -1, axis), np.roll(u, 1, axis)
-                flux_out, flux_in = rusanov(u, right), rusanov(left, u)
-                u_next += diffusion * (right - 2 * u + left) - courant * (flux_out - flux_in)
+                right = np.roll(u, -1, axis)
+                flux = rusanov(u, right) - stiffness * (right - u)
+                u_next -= courant * (flux - np.roll(flux, 1, axis))
             return u_next, None
 
         return scan(step, initial, length=self.n_steps, checkpointing=checkpointing)[0]
 
-    def max_dt(self, initial: np.ndarray, viscosity: float | np.ndarray) -> float:
+    def max_dt(self, initial: np.ndarray, viscosity: float) -> float:
         """Largest stable time step [s]: 1 / (d (max abs(u) / spacing + 2 nu / spacing^2)).
 
         d is the number of dimensions; the largest velocity never grows.
         """
-        rate = np.max(np.abs(initial)) / self.spacing + 2 * np.max(viscosity) / self.spacing**2
+        rate = np.max(np.abs(initial)) / self.spacing + 2 * viscosity / self.spacing**2
         return float(1 / (len(self.shape) * rate)) if rate else np.inf
 
     def check(self, initial: Any, viscosity: Any) -> None:
@@ -109,11 +109,8 @@ class Burgers:
         """
         check_shape("initial", initial, self.shape)
         check_finite("initial", np.asarray(initial))
-        check_finite("viscosity", np.asarray(viscosity))
-        if np.min(viscosity) < 0:
-            raise ModelError(
-                f"viscosity is {np.min(viscosity):.6g} m^2/s: it must not be negative anywhere"
-            )
+        if not 0 <= viscosity < np.inf:
+            raise ModelError(f"viscosity is {viscosity:.6g} m^2/s: it must be finite, 0 or more")
         limit = self.max_dt(initial, viscosity)
         check_dt(self.dt, limit, "the largest velocity and viscosity")
 
