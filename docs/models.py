@@ -32,7 +32,9 @@ def draw_acoustic():
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
     extent = (0, 1.6, 0.9, 0)
     image = axes[0].imshow(true.T / 1000, extent=extent, cmap="viridis", aspect="auto")
-    axes[0].plot(*receivers[::4].T / 1000, "w.", markersize=3, label="receivers")
+    axes[0].plot(
+        *receivers[::4].T / 1000, "wv", markersize=5, markeredgecolor="k", label="receivers"
+    )
     axes[0].plot(source[0] / 1000, source[1] / 1000, "r*", markersize=9, label="source")
     axes[0].set(title="velocity [km/s]", xlabel="x [km]", ylabel="z [km]")
     axes[0].legend(loc="lower left", fontsize=8)
@@ -46,7 +48,7 @@ def draw_acoustic():
     image = axes[2].imshow(
         gradient.T, extent=extent, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto"
     )
-    axes[2].set(title="gradient of the misfit", xlabel="x [km]", ylabel="z [km]", yticks=[])
+    axes[2].set(title="gradient of the misfit", xlabel="x [km]", yticks=[])
     figure.savefig(IMAGES / "model-acoustic.png", dpi=100)
 
 
@@ -62,7 +64,8 @@ def draw_heat():
         model.check(kappa, initial)
         u = model.simulate(kappa, initial) if n_steps else initial
         image = axis.imshow(u.T, extent=(0, 1, 1, 0), cmap="inferno", vmin=0, vmax=u.max())
-        axis.axvspan(0.5, 0.6, color="w", alpha=0.25)
+        for edge in (0.5, 0.6):
+            axis.axvline(edge, color="w", lw=0.8, ls="--")
         axis.set(title=f"temperature [K], t = {n_steps * model.dt:.3g} s", xlabel="x [m]")
         figure.colorbar(image, ax=axis, shrink=0.8)
     axes[0].set(ylabel="y [m]")
@@ -84,7 +87,7 @@ def draw_burgers():
     left.legend(fontsize=8)
     gradient = bs.grad(lambda u: np.sum(model.simulate(u, 2e-3) ** 2) * spacing)(initial)
     right.plot(x, gradient / spacing)
-    right.set(title="gradient of the last energy by the initial velocity [m/s]", xlabel="x [m]")
+    right.set(title="d energy(t = 0.36 s) / d initial velocity [m/s]", xlabel="x [m]")
     for axis in (left, right):
         axis.grid(alpha=0.3)
     figure.savefig(IMAGES / "model-burgers.png", dpi=100)

@@ -3,6 +3,8 @@
 import numpy as np
 import scipy.special
 
+from backsweep.models.acoustic_step import stepping, taps_of
+
 
 def point_source(wavelet, dt, distance, velocity):
     """Pressure at a distance from a point source in two dimensions, at the wavelet's times.
@@ -22,8 +24,8 @@ def relative_error(computed, exact):
 
 def run_plain(model, velocity, source, receivers, wavelet):
     """`Acoustic.simulate` with its step in plain NumPy: nothing is traced or compiled."""
-    carry, advance = model._stepping(velocity, source)
-    taps = model._taps(receivers, velocity.dtype)
+    carry, advance = stepping(model, velocity, source)
+    taps = taps_of(model, receivers, velocity.dtype)
     rows = []
     for sample in wavelet.astype(velocity.dtype).reshape(len(wavelet), -1):
         rows.append(taps.read(carry[0]))

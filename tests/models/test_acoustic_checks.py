@@ -45,7 +45,10 @@ def test_what_is_right_passes():
         ({"receivers": [(1.0, 2.0, 3.0)]}, r"shape \(1, 3\): give pairs"),
         ({"wavelet": np.zeros(199)}, "199 samples and the model 200 steps"),
         ({"wavelet": np.zeros((200, 2))}, r"shape \(200, 2\) for 1 sources"),
-        ({"wavelet": np.full(200, np.nan)}, "not finite at sample 0"),
+        (
+            {"wavelet": np.full(200, np.nan)},
+            r"the wavelet is nan at point \(0,\): it must be finite",
+        ),
         ({"wavelet": ricker(40.0, 1e-3, 200)}, r"1.8\d points per wavelength .* needs 3; take a"),
     ],
 )
