@@ -43,7 +43,9 @@ def draw_acoustic():
     axes[1].imshow(
         observed, extent=(0.02, 1.56, 1.05, 0), cmap="gray", vmin=-limit, vmax=limit, aspect="auto"
     )
-    axes[1].set(title="pressure at the receivers", xlabel="x [km]", ylabel="t [s]", xticks=[0.5, 1.0, 1.5])
+    axes[1].set(
+        title="pressure at the receivers", xlabel="x [km]", ylabel="t [s]", xticks=[0.5, 1.0, 1.5]
+    )
     limit = np.percentile(np.abs(gradient), 98)
     image = axes[2].imshow(
         gradient.T, extent=extent, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto"

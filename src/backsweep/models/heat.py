@@ -9,7 +9,7 @@ is conserved exactly. Boundaries are insulated (no flux), or held at the initial
 References
 ----------
 LeVeque (2007), Finite Difference Methods for Ordinary and Partial Differential Equations, SIAM,
-section 2.15 and eq. 9.4, doi:10.1137/1.9780898717839.
+section 2.15, doi:10.1137/1.9780898717839.
 """
 
 from __future__ import annotations
