@@ -8,7 +8,8 @@ by a free surface, u = 0 at z = 0. Sources and receivers lie anywhere (`points`)
 z points down. The grid is the model with a frame of `n_absorb` points, in which the velocity of the
 model's edge continues, and order / 2 ghost points around it that stay zero.
 
-On a grid of n points with l points in layers a state holds 2 n + 2 l numbers. Known to be suboptimal: narrow layers at the ends of the second axis vectorise badly.
+On a grid of n points with l points in layers a state holds 2 n + 2 l numbers. Known to be
+suboptimal: narrow layers at the ends of the second axis vectorise badly.
 
 References
 ----------

@@ -10,8 +10,8 @@ neighbours, whatever the order of u_xx. So no memory variable is needed outside 
 the discrete operator keeps the symmetry of the continuous one: swapping source and receiver changes
 nothing but rounding. d grows with the square of the depth, alpha falls from pi * frequency to 0.
 
-Memory: 2 values per point of a layer. The differences of psi are of second order only, which matters
-inside of the layer alone: 20 points reflect less than 1e-3 at normal incidence.
+Memory: 2 values per point of a layer. The differences of psi are of second order only, which
+matters inside of the layer alone: 20 points reflect less than 1e-3 at normal incidence.
 
 References
 ----------
