@@ -2,6 +2,8 @@
 
 from backsweep.models import bloch, pulseq
 from backsweep.models.acoustic import Acoustic
+from backsweep.models.burgers import Burgers
+from backsweep.models.heat import Heat
 from backsweep.models.wavelets import ricker
 
-__all__ = ["Acoustic", "bloch", "pulseq", "ricker"]
+__all__ = ["Acoustic", "Burgers", "Heat", "bloch", "pulseq", "ricker"]

@@ -2,24 +2,23 @@
 
     u_tt / c^2 - u_xx - u_zz = sum over sources of s(t) delta(x - x_s) delta(z - z_s)
 
-for the pressure u in a medium of constant density: second order in time (leapfrog), order 2, 4, 6 or
-8 in space, waves leave through convolutional perfectly matched layers (`cpml`), or are reflected by
-a free surface, u = 0 at z = 0. Sources and receivers lie anywhere (`points`). Arrays are (x, z), z
-points down. The grid is the model with a frame of `n_absorb` points, in which the velocity of the
+for the pressure u in a medium of constant density: second order in time (leapfrog), order 2, 4, 6
+or 8 in space. Waves leave through convolutional perfectly matched layers (`cpml`), or are reflected
+by a free surface, u = 0 at z = 0. Sources and receivers lie anywhere (`points`). Arrays are (x, z),
+z points down. The grid is the model with a frame of `n_absorb` points, in which the velocity of the
 model's edge continues, and order / 2 ghost points around it that stay zero.
 
-One step on a grid of n points with l points in layers reads and writes 2 n + 4 l numbers; a state
-holds as many. Known to be suboptimal: narrow layers at the ends of the second axis vectorise badly.
+On a grid of n points with l points in layers a state holds 2 n + 2 l numbers. Known to be
+suboptimal: narrow layers at the ends of the second axis vectorise badly.
 
 References
 ----------
-Dablain (1986), The application of high-order differencing to the scalar wave equation, Geophysics 51,
-54-66, doi:10.1190/1.1442040. Absorbing layers and point sources: see `cpml` and `points`.
+Dablain (1986), The application of high-order differencing to the scalar wave equation, Geophysics
+51, 54-66, doi:10.1190/1.1442040. Absorbing layers and point sources: see `cpml` and `points`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,14 +26,8 @@ import numpy as np
 
 from backsweep.api.scans import scan
 from backsweep.models import acoustic_checks
-from backsweep.models.cpml import Damping, Layer, cut, quiet
-from backsweep.models.points import Taps, find_taps
-from backsweep.models.stencils import (
-    bare,
-    image_weights,
-    largest_eigenvalue,
-    second_derivative,
-)
+from backsweep.models.acoustic_step import origin, samples, stepping, taps_of
+from backsweep.models.stencils import largest_eigenvalue
 from backsweep.models.wavelets import highest_frequency
 from backsweep.runtime.checkpointing import Checkpointing
 
@@ -108,7 +101,7 @@ class Acoustic:
         Returns
         -------
         pressure : ndarray, shape (n_steps, n_receivers), dtype of velocity [Pa]
-            Row n at time n dt, at which sample n of the wavelet acts: the first two rows are zero.
+            Row n at time n dt; sample n of the wavelet acts from then on, and row 0 is zero.
 
         Raises
         ------
@@ -116,13 +109,13 @@ class Acoustic:
             If shapes do not fit or a point lies outside of the model.
         """
         acoustic_checks.check_geometry(self, velocity, source, receivers, wavelet)
-        carry, advance = self._stepping(velocity, source)
-        taps = self._taps(receivers, velocity.dtype)
+        carry, advance = stepping(self, velocity, source)
+        taps = taps_of(self, receivers, velocity.dtype)
 
         def step(carry: Any, s: Any) -> Any:
             return advance(carry, s), taps.read(carry[0])
 
-        return scan(step, carry, _samples(wavelet, velocity), checkpointing=checkpointing)[1]
+        return scan(step, carry, samples(wavelet, velocity), checkpointing=checkpointing)[1]
 
     def illumination(self, velocity: Any, source: Any, wavelet: Any) -> Any:
         """Sum over time of the squared second difference in time of the pressure.
@@ -145,8 +138,8 @@ class Acoustic:
             As for `simulate`.
         """
         acoustic_checks.check_geometry(self, velocity, source, (), wavelet)
-        carry, advance = self._stepping(velocity, source)
-        (i, j), (nx, nz) = self._origin, self.shape
+        carry, advance = stepping(self, velocity, source)
+        (i, j), (nx, nz) = origin(self), self.shape
 
         def step(carry: Any, s: Any) -> Any:
             total, fields = carry
@@ -155,7 +148,7 @@ class Acoustic:
             return (total + change[i : i + nx, j : j + nz] ** 2, after), None
 
         total = np.zeros(self.shape, velocity.dtype)
-        return scan(step, (total, carry), _samples(wavelet, velocity))[0][0]
+        return scan(step, (total, carry), samples(wavelet, velocity))[0][0]
 
     def check(self, velocity: Any, source: Any, receivers: Any, wavelet: Any) -> None:
         """Refuse what cannot be simulated, in one sentence; call it outside of traced functions.
@@ -188,81 +181,3 @@ class Acoustic:
         highest = highest_frequency(np.asarray(wavelet), self.dt)
         shortest = float(np.min(velocity)) / highest if highest else np.inf
         return shortest / self.spacing
-
-    @property
-    def _origin(self) -> tuple[int, int]:
-        """Indices of the model's first point in a field."""
-        width = self.order // 2
-        return self.n_absorb + width, (0 if self.free_surface else self.n_absorb) + width
-
-    @property
-    def _inner_shape(self) -> tuple[int, int]:
-        """Of the grid without ghost points."""
-        n_z_frames = 1 if self.free_surface else 2
-        return self.shape[0] + 2 * self.n_absorb, self.shape[1] + n_z_frames * self.n_absorb
-
-    def _taps(self, positions: Any, dtype: Any) -> Taps:
-        return find_taps(positions, self.spacing, self._origin, self.free_surface, dtype)
-
-    def _layers(self, dtype: Any) -> list[Layer]:
-        damping = Damping(
-            self.n_absorb, self.spacing, self.dt, self.max_velocity, self.frequency
-        )
-        sides = [(0, True), (0, False), *([] if self.free_surface else [(1, True)]), (1, False)]
-        return [
-            damping.layer(axis, 0 if low else self._inner_shape[axis] - damping.n, low, dtype)
-            for axis, low in sides
-        ]
-
-    def _courant_squared(self, velocity: Any) -> Any:
-        """(c dt / spacing)^2 on the grid without ghost points."""
-        top = 0 if self.free_surface else self.n_absorb
-        frame = ((self.n_absorb, self.n_absorb), (top, self.n_absorb))
-        result = (np.pad(velocity, frame, mode="edge") * (self.dt / self.spacing)) ** 2
-        if self.free_surface:
-            result[:, 0] = 0.0
-        return result
-
-    def _stepping(self, velocity: Any, source: Any) -> tuple[Any, Callable[[Any, Any], Any]]:
-        """The carry at rest, and a function (carry, wavelet's sample) -> carry of one step later."""
-        order, width, dtype = self.order, self.order // 2, velocity.dtype
-        c2, taps, layers = (
-            self._courant_squared(velocity),
-            self._taps(source, dtype),
-            self._layers(dtype),
-        )
-        strength = c2[taps.i - width, taps.j - width] * taps.weights
-        images = image_weights(order).astype(dtype)
-
-        def advance(carry: Any, s: Any) -> Any:
-            u, u_before, psis, zetas = carry
-            second = [second_derivative(bare(u, k, width), k, order) for k in (0, 1)]
-            first = [_first_difference(bare(u, k, width), k, width) for k in (0, 1)]
-            total = second[0] + second[1]
-            if self.free_surface and width > 1:
-                total[:, 1:width] += u[width:-width, width + 1 : 2 * width] @ images
-            new_psis, new_zetas = [], []
-            for layer, psi, zeta in zip(layers, psis, zetas, strict=True):
-                psi, zeta, more = layer.advance(psi, zeta, first[layer.axis], second[layer.axis])
-                cut(total, layer.axis, layer.start, layer.n)[...] += more
-                new_psis.append(psi)
-                new_zetas.append(zeta)
-            u_after = 2 * u - u_before
-            u_after[width:-width, width:-width] += c2 * total
-            np.add.at(u_after, (taps.i, taps.j), strength * s[:, None])
-            return u_after, u, tuple(new_psis), tuple(new_zetas)
-
-        nx, nz = self._inner_shape
-        rest = np.zeros((nx + 2 * width, nz + 2 * width), dtype)
-        return (rest, rest, *quiet(layers, (nx, nz), dtype)), advance
-
-
-def _first_difference(u: Any, axis: int, width: int) -> Any:
-    """Between neighbours along an axis with ghost points, from the last ghost to the first."""
-    n = u.shape[axis] - 2 * width + 1
-    return cut(u, axis, width, n) - cut(u, axis, width - 1, n)
-
-
-def _samples(wavelet: Any, velocity: Any) -> Any:
-    """What the steps get: shape (n_steps, 1 or n_sources), dtype of velocity."""
-    return wavelet.astype(velocity.dtype).reshape(wavelet.shape[0], -1)

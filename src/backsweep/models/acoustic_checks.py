@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backsweep.errors import ModelError
+from backsweep.models.checks import check_dt, check_finite, check_positive
 from backsweep.models.points import RADIUS
 from backsweep.models.stencils import LEAST_POINTS
 
@@ -22,7 +23,7 @@ def check(model: Acoustic, velocity: Any, source: Any, receivers: Any, wavelet: 
     velocity, wavelet = np.asarray(velocity), np.asarray(wavelet)
     check_geometry(model, velocity, source, receivers, wavelet)
     _check_velocity(velocity)
-    _check_wavelet(wavelet)
+    check_finite("the wavelet", wavelet)
     _check_time_step(model, velocity)
     _check_resolution(model, velocity, wavelet)
     if model.free_surface:
@@ -102,36 +103,16 @@ def _check_below_surface(name: str, points: np.ndarray) -> None:
 
 
 def _check_velocity(velocity: np.ndarray) -> None:
-    is_good = np.isfinite(velocity) & (velocity > 0)
-    if not is_good.all():
-        i, j = np.argwhere(~is_good)[0]
-        raise ModelError(
-            f"velocity is {velocity[i, j]:.6g} m/s at point ({i}, {j}): it must be finite and "
-            "positive everywhere"
-        )
+    check_positive("velocity", velocity, "m/s")
     low, high = float(velocity.min()), float(velocity.max())
     if high < KM_PER_SECOND_BELOW:
-        raise ModelError(
-            f"velocities of {low:.4g} to {high:.4g} look like km/s: multiply by 1000"
-        )
-
-
-def _check_wavelet(wavelet: np.ndarray) -> None:
-    is_good = np.isfinite(wavelet)
-    if not is_good.all():
-        n = int(np.argwhere(~is_good)[0][0])
-        raise ModelError(f"the wavelet is not finite at sample {n}: it must be finite everywhere")
+        raise ModelError(f"velocities of {low:.4g} to {high:.4g} look like km/s: multiply by 1000")
 
 
 def _check_time_step(model: Acoustic, velocity: np.ndarray) -> None:
-    limit = model.max_dt(velocity)
-    if not 0 < model.dt <= limit:
-        i, j = np.unravel_index(np.argmax(velocity), velocity.shape)
-        raise ModelError(
-            f"dt is {model.dt:.6g} s and the largest stable time step {limit:.6g} s, set by the "
-            f"velocity {velocity[i, j]:.6g} m/s at point ({i}, {j}) and a spacing of "
-            f"{model.spacing:.6g} m: take a smaller dt, between 0 and that limit"
-        )
+    i, j = (int(k) for k in np.unravel_index(np.argmax(velocity), velocity.shape))
+    reason = f"the velocity {velocity[i, j]:.6g} m/s at point ({i}, {j})"
+    check_dt(model.dt, model.max_dt(velocity), reason)
 
 
 def _check_resolution(model: Acoustic, velocity: np.ndarray, wavelet: np.ndarray) -> None:

@@ -2,14 +2,13 @@
 
 A point source between grid points is spread over the 8 nearest points of each axis, and a receiver
 reads them, with the weights sinc(x) I0(b sqrt(1 - (x / r)^2)) / I0(b), where x is the distance in
-grid points, r = 4 and b = 6.31: the band-limited delta function of Hicks (2002), whose error stays
-below about one percent for more than 4 points per wavelength. A position on a grid point needs
-that point alone.
+grid points, r = 4 and b = 6.31: the band-limited delta function of Hicks (2002), made for 4
+points per wavelength and more. A position on a grid point needs that point alone.
 
 References
 ----------
 Hicks (2002), Arbitrary source and receiver positioning in finite-difference schemes using Kaiser
-windowed sinc functions, Geophysics 67, 156-165, doi:10.1190/1.1451454, eqs. 5-7 and table 1.
+windowed sinc functions, Geophysics 67, 156-165, doi:10.1190/1.1451454.
 """
 
 from __future__ import annotations
