@@ -39,7 +39,7 @@ def run_inversion(path: Path, changes: Sequence[str], overwrite: bool) -> None:
         Evaluator(job.described, job.comm)
         if job.comm.is_root:
             check_target(target, overwrite)
-    history = History(job.described)
+    history = History(job.described, keeps_every_model=job.run.output.every_model)
     n_evaluations = sum(stage.evaluations for stage in inversion.stages)
     saver = Saver(target, run_attributes(job), console.print)
     try:

@@ -97,7 +97,7 @@ class OutputTable(Table):
 
     result: str = "result.h5"
     picture: str | None = None
-    save_every_model: bool = True
+    every_model: bool = True
 
 
 class RunFile(Table):
