@@ -17,7 +17,7 @@ from backsweep.cli.output import EvaluationProgress, console, print_rows, print_
 from backsweep.cli.pictures import draw_result
 from backsweep.cli.results import Saver, check_target, data_variables, run_attributes
 from backsweep.comm import agreement
-from backsweep.errors import RunFileError
+from backsweep.errors import ResultError, RunFileError
 from backsweep.inverse.evaluate import Evaluator
 from backsweep.inverse.history import History
 from backsweep.inverse.invert import check_inversion, invert
@@ -81,9 +81,13 @@ def _save_partial(job: Job, saver: Saver, history: History, error: BaseException
 
 
 def _draw(job: Job, result: Path) -> None:
+    """A run whose picture cannot be drawn is done all the same."""
     if job.run.output.picture:
-        picture = draw_result(result, Path(job.run.output.picture))
-        console.print(f"picture     {picture.resolve()}")
+        try:
+            picture = draw_result(result, Path(job.run.output.picture))
+            console.print(f"picture     {picture.resolve()}")
+        except ResultError as error:
+            console.print(f"no picture: {error}")
 
 
 def run_forward(

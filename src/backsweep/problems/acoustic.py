@@ -63,6 +63,7 @@ class AcousticProblem:
         self.items = range(len(self.sources))
         self.wavelet = self._filtered(self._wavelet())
         self.compare_data = MISFITS[s.misfit.kind](**s.misfit.options())
+        self._given_weights = self._read_weights()
         self._observed: dict[int, np.ndarray] = {}
 
     @classmethod
@@ -187,12 +188,29 @@ class AcousticProblem:
         return data
 
     def _weights(self, item: int) -> np.ndarray | None:
-        """Zero for receivers nearer to the source than asked for."""
-        nearest = self.settings.mute_offset
-        if nearest <= 0:
+        """Of the data, (n_steps, n_receivers) or broadcastable to it; None for 1 everywhere."""
+        s, weights = self.settings, self._given_weights
+        if weights is not None and weights.ndim == 3:
+            weights = weights[item]
+        if s.mute_offset > 0:
+            offset = np.abs(self.receivers[:, 0] - self.sources[item][0])
+            is_used = (offset >= s.mute_offset).astype(self._start.dtype)
+            weights = is_used if weights is None else weights * is_used
+        return weights
+
+    def _read_weights(self) -> np.ndarray | None:
+        s = self.settings
+        if s.weights is None:
             return None
-        offset = np.abs(self.receivers[:, 0] - self.sources[item][0])
-        return (offset >= nearest).astype(self._start.dtype)
+        weights = read_array(s.weights).astype(self._start.dtype)
+        shape = (len(self.sources), s.n_steps, len(self.receivers))
+        allowed = [shape[-k:] for k in (1, 2, 3)]
+        if weights.shape not in allowed or not np.all(weights >= 0):
+            raise RunFileError(
+                f"problem.weights: {s.weights} has shape {weights.shape}; numbers that are not "
+                f"negative, one for each of {' or '.join(map(str, allowed))}, are needed"
+            )
+        return weights
 
     def _wavelet(self) -> np.ndarray:
         s = self.settings
