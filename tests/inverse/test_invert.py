@@ -181,3 +181,35 @@ def test_a_misfit_that_is_not_finite_is_refused():
     problem = Broken(misfit=lambda p, item: np.sum(np.real(p["b"])) * np.inf)
     with np.errstate(invalid="ignore"), pytest.raises(ModelError, match="evaluation 1"):
         invert(problem, Inversion((Stage(3),)))
+
+
+class Single(Decay):
+    """Rates in single precision, the best of which lie beyond the bounds of the tests."""
+
+    def start(self):
+        return {"rates": np.full(5, 0.5, np.float32)}
+
+    def at_stage(self):
+        return self
+
+
+@pytest.mark.parametrize("problem", [Decay(), Single()], ids=["double", "single"])
+@pytest.mark.parametrize("transform", ["none", "log", "slowness", "logistic"])
+@pytest.mark.parametrize("first_step", [0.02, 20.0])
+def test_a_stage_starts_from_a_model_on_the_bounds(problem, transform, first_step):
+    """Which after rounding, to single precision above all, may lie a little outside of them."""
+    settings = {"rates": Unknown(transform=transform, bounds=(0.3, 0.6))}
+    stages = (Stage(15), Stage(15), Stage(15))
+    history = invert(problem, Inversion(stages, settings, first_step=first_step))
+    assert [row.stage for row in history.rows] == sorted(row.stage for row in history.rows)
+    assert {row.stage for row in history.rows} == {0, 1, 2}
+    assert np.all(np.abs(history.best["rates"] - 0.45) <= 0.15 + 1e-6)
+
+
+def test_masked_values_may_lie_beyond_the_bounds_in_every_stage(decay):
+    start = np.array([0.5, 5.0, 0.5, 0.01, 0.5])
+    problem = Decay()
+    problem.start = lambda: {"rates": start}
+    setting = Unknown(bounds=(0.35, 0.7), mask=np.array([True, False, True, False, True]))
+    history = invert(problem, Inversion((Stage(9), Stage(9)), {"rates": setting}))
+    assert np.array_equal(history.best["rates"][[1, 3]], [5.0, 0.01])

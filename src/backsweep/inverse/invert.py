@@ -203,7 +203,7 @@ class _Run:
             self.n_left = stage.evaluations
             self.team("set_stage", dict(stage.settings))
             reasons.append(self._run_stage(parameters))
-            parameters = dict(self.history.best or parameters)
+            parameters = self.unknowns.inside(self.history.best or parameters)
         self.history.reason = "; ".join(reasons)
         self.history.status = "finished"
 

@@ -42,6 +42,9 @@ Array: TypeAlias = NDArray[Any]
 Bounds: TypeAlias = tuple[float, float]
 
 
+_LOGISTIC_MARGIN: Final = 1e-4
+
+
 @dataclass(frozen=True, slots=True)
 class _Transform:
     """A change of variables, in terms of the start value and the change."""
@@ -194,6 +197,17 @@ class _Part:
         field = smooth(field.reshape(self.start.shape), self.smoothers).reshape(-1)
         return field if self.positions is None else field[self.positions]
 
+    def inside(self, parameter: Array) -> Array:
+        if self.setting.bounds is None:
+            return parameter
+        low, high = self.setting.bounds
+        margin = _LOGISTIC_MARGIN * (high - low) if self.setting.transform == "logistic" else 0.0
+        result = np.array(parameter, order="C")
+        cells = slice(None) if self.positions is None else self.positions
+        flat = result.reshape(-1)
+        flat[cells] = np.clip(flat[cells], low + margin, high - margin)
+        return result
+
     def bounds(self) -> list[tuple[float | None, float | None]]:
         """Bounds of its unknowns; zero, the start, is always between them."""
         transform = _TRANSFORMS[self.setting.transform]
@@ -289,6 +303,22 @@ class Unknowns:
             raise ShapeError(f"unknowns of shape {np.shape(x)}, ({self.n},) is needed")
         return {name: part.parameter(x) for name, part in self._parts.items()}
 
+    def inside(self, parameters: Mapping[str, Array]) -> dict[str, Array]:
+        """Parameters that were found, as a start for other unknowns with the same settings.
+
+        Parameters
+        ----------
+        parameters : dict of ndarray
+            As from `parameters`: within their bounds up to rounding.
+
+        Returns
+        -------
+        dict of ndarray
+            Within them; with "logistic" by 1e-4 of their distance, since a start on a bound
+            could never leave it.
+        """
+        return {name: part.inside(parameters[name]) for name, part in self._parts.items()}
+
     def pullback(self, x: Any, bars: Mapping[str, Any]) -> Array:
         """The gradient with respect to the unknowns from that with respect to parameters.
 
@@ -354,7 +384,7 @@ def _check_values(name: str, values: Array, setting: Unknown) -> None:
         if setting.transform != "none" or setting.bounds is not None:
             raise ModelError(f"{name}: a complex parameter can have neither transform nor bounds")
         return
-    low, high = float(values.min()), float(values.max())
+    low, high = values.min(), values.max()
     if _TRANSFORMS[setting.transform].needs_positive and low <= 0:
         raise ModelError(
             f"{name}: transform {setting.transform!r} needs a positive start, its least value is "
@@ -362,7 +392,8 @@ def _check_values(name: str, values: Array, setting: Unknown) -> None:
         )
     if setting.bounds is None:
         return
-    below, above = setting.bounds
+    # As the start is rounded: 0.35 in single precision is less than 0.35.
+    below, above = np.asarray(setting.bounds, values.dtype)
     is_strict = setting.transform == "logistic"
     if low < below or high > above or (is_strict and (low == below or high == above)):
         raise ModelError(
