@@ -41,7 +41,8 @@ def test_an_error_that_nobody_catches_ends_ranks_that_wait(run_program, name, co
 def test_an_error_that_all_agree_on_ends_them_without_an_abort(run_program):
     done = run_program(RANKS, "all_ranks_fail", ranks=3, timeout=30)
     assert done.code == 1
-    assert done.err.count("Agreed: rank 2: too coarse") == 3
+    assert "too coarse" in done.err
+    assert "MPI_Abort" not in done.err
 
 
 def test_long_messages_travel_in_pieces(run_program):
