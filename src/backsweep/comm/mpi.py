@@ -21,6 +21,7 @@ from backsweep.comm.errors import Agreed
 
 _TAG = 11
 _LONGEST_SLEEP = 1e-3  # s
+_LAST_WORDS = 0.3  # s: what mpiexec has not read of the output at an abort is lost
 _PIECE = 1 << 28
 """Bytes of a message: counts are 32-bit integers."""
 
@@ -111,5 +112,6 @@ def abort_all(code: int) -> NoReturn:
     """End every rank of the job at once, whatever it waits for."""
     sys.stdout.flush()
     sys.stderr.flush()
+    time.sleep(_LAST_WORDS)
     MPI.COMM_WORLD.Abort(code)
     raise SystemExit(code)
