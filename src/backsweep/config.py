@@ -5,6 +5,7 @@ BACKSWEEP_CACHE_DIR   folder of compiled code
 BACKSWEEP_NO_JIT      1: steps are run by the reference interpreter
 BACKSWEEP_NUM_THREADS threads of a sweep
 BACKSWEEP_VERIFY      0..2, verification of programs after passes
+BACKSWEEP_RANKS_ON_NODE  set by the ranks themselves: they share its memory
 """
 
 from __future__ import annotations
@@ -38,12 +39,20 @@ def n_cores() -> int:
 
 
 def ranks_on_node() -> int:
-    """MPI processes on this node, from the launcher's environment."""
-    for name in ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE"):
+    """MPI processes on this node: as they counted themselves, or by the launcher's environment.
+
+    SLURM gives this number only if it was asked for one, and to the batch script as well.
+    """
+    for name in ("BACKSWEEP_RANKS_ON_NODE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE"):
         value = _positive(name)
         if value is not None:
             return value
-    return 1
+    return (_positive("SLURM_NTASKS_PER_NODE") if _is_slurm_step() else None) or 1
+
+
+def _is_slurm_step() -> bool:
+    """Whether srun started this process; a batch script has most of SLURM's variables too."""
+    return "SLURM_STEP_ID" in os.environ and "SLURM_PROCID" in os.environ
 
 
 def launched_rank() -> int | None:
@@ -52,22 +61,16 @@ def launched_rank() -> int | None:
         value = os.environ.get(name, "")
         if value.isdigit():
             return int(value)
-    is_step = "SLURM_STEP_ID" in os.environ and "SLURM_PROCID" in os.environ
-    return int(os.environ["SLURM_PROCID"]) if is_step else None
+    return int(os.environ["SLURM_PROCID"]) if _is_slurm_step() else None
 
 
 def n_launched() -> int | None:
-    """Processes that an MPI launcher started; None if no launcher started this one.
-
-    A batch script outside of srun and mpiexec sees SLURM's variables too: there is then no rank.
-    """
+    """Processes that an MPI launcher started; None if no launcher started this one."""
     for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"):
         value = _positive(name)
         if value is not None:
             return value
-    if "SLURM_STEP_ID" in os.environ and "SLURM_PROCID" in os.environ:
-        return _positive("SLURM_STEP_NUM_TASKS")
-    return None
+    return _positive("SLURM_STEP_NUM_TASKS") if _is_slurm_step() else None
 
 
 def n_threads() -> int:
@@ -85,8 +88,13 @@ def place() -> tuple[str, tuple[int, ...]]:
     return socket.gethostname(), tuple(sorted(cores))
 
 
-def share_cores(places: Sequence[tuple[str, tuple[int, ...]]], rank: int) -> None:
-    """Divide cores among the ranks that may use the same ones; a number given by the user stays."""
+def share_node(places: Sequence[tuple[str, tuple[int, ...]]], rank: int) -> None:
+    """Divide memory among the ranks of a node, and cores among those that may use the same ones.
+
+    A number of threads given by the user stays.
+    """
+    node = places[rank][0]
+    os.environ["BACKSWEEP_RANKS_ON_NODE"] = str(sum(place[0] == node for place in places))
     if _positive("BACKSWEEP_NUM_THREADS") or _positive("OMP_NUM_THREADS"):
         return
     cores = places[rank][1]

@@ -74,6 +74,34 @@ def one_rank_fails(comm):
     comm.receive((comm.rank + 1) % comm.size)  # for ever, were it not for the abort
 
 
+def one_rank_raises(comm):
+    if comm.rank == comm.size - 1:
+        raise OSError(f"in the way of rank {comm.rank}")
+    comm.receive((comm.rank + 1) % comm.size)
+
+
+def one_rank_is_interrupted(comm):
+    if comm.rank == comm.size - 1:
+        raise KeyboardInterrupt(f"in the way of rank {comm.rank}")
+    comm.receive((comm.rank + 1) % comm.size)
+
+
+def all_ranks_fail(comm):
+    with agreement(comm):
+        if comm.rank == comm.size - 1:
+            raise ModelError("too coarse")
+
+
+def messages_travel_in_pieces(comm):
+    """As those beyond 256 MiB do, whose counts would not fit."""
+    from backsweep.comm import mpi
+
+    mpi._PIECE = 1000
+    value = [np.arange(10_000.0), "x" * 2500, np.zeros((0, 3)), np.arange(125.0)]
+    got = comm.broadcast(value if comm.is_root else None)
+    assert all(np.array_equal(a, b) for a, b in zip(got, value, strict=True))
+
+
 if __name__ == "__main__":
     comm = connect()
     for name in sys.argv[1:]:

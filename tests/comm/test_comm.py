@@ -30,6 +30,26 @@ def test_an_abort_ends_ranks_that_wait(run_program):
     assert time.monotonic() - begin < 20
 
 
+@pytest.mark.parametrize(("name", "code"), [("raises", 1), ("is_interrupted", 130)])
+def test_an_error_that_nobody_catches_ends_ranks_that_wait(run_program, name, code):
+    """As in a user's own script, without the command line."""
+    done = run_program(RANKS, f"one_rank_{name}", ranks=3, timeout=30)
+    assert done.code == code
+    assert "in the way of rank 2" in done.err
+
+
+def test_an_error_that_all_agree_on_ends_them_without_an_abort(run_program):
+    done = run_program(RANKS, "all_ranks_fail", ranks=3, timeout=30)
+    assert done.code == 1
+    assert "too coarse" in done.err
+    assert "MPI_Abort" not in done.err
+
+
+def test_long_messages_travel_in_pieces(run_program):
+    done = run_program(RANKS, "messages_travel_in_pieces", ranks=2)
+    assert done.code == 0, done.err
+
+
 def test_a_tree_without_all_of_its_terms_is_noticed():
     tree = TreeSum(3)
     tree.add(0, [1.0])
@@ -71,17 +91,40 @@ def test_without_a_launcher_there_is_one_rank(monkeypatch):
 
 
 def test_ranks_share_cores_only_with_ranks_on_the_same_ones(monkeypatch):
-    for name in ("BACKSWEEP_NUM_THREADS", "OMP_NUM_THREADS"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("BACKSWEEP_RANKS_ON_NODE", "")
     whole, half = ("a", tuple(range(8))), ("b", (0, 1, 2, 3))
     other = ("b", (4, 5, 6, 7))
     for rank, expected in enumerate((4, 4, 4, 4)):
-        monkeypatch.delenv("BACKSWEEP_NUM_THREADS", raising=False)
-        config.share_cores([whole, whole, half, other], rank)
+        monkeypatch.setenv("BACKSWEEP_NUM_THREADS", "")
+        config.share_node([whole, whole, half, other], rank)
         assert config.n_threads() == expected
 
 
 def test_threads_that_the_user_asks_for_stay(monkeypatch):
     monkeypatch.setenv("BACKSWEEP_NUM_THREADS", "3")
-    config.share_cores([("a", (0, 1))] * 2, 0)
+    monkeypatch.setenv("BACKSWEEP_RANKS_ON_NODE", "")
+    config.share_node([("a", (0, 1))] * 2, 0)
     assert config.n_threads() == 3
+
+
+def test_ranks_of_a_node_share_its_memory_whatever_started_them(monkeypatch):
+    """`srun --ntasks=4` says nothing of ranks per node."""
+    for name in ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("BACKSWEEP_NUM_THREADS", "BACKSWEEP_RANKS_ON_NODE"):
+        monkeypatch.setenv(name, "")
+    assert config.ranks_on_node() == 1
+    config.share_node([("a", (0,)), ("b", (0,)), ("b", (1,)), ("b", (2,))], 2)
+    assert config.ranks_on_node() == 3
+
+
+def test_a_batch_script_without_a_launcher_has_the_node_for_itself(monkeypatch):
+    for name in ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "BACKSWEEP_RANKS_ON_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("SLURM_STEP_ID", raising=False)
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "8")
+    assert config.ranks_on_node() == 1
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    assert config.ranks_on_node() == 8

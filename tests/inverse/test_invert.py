@@ -18,6 +18,7 @@ from backsweep.inverse import (
     Unknown,
     invert,
 )
+from backsweep.inverse.invert import _amplified
 from problems import Decay, Plain
 
 
@@ -159,6 +160,20 @@ class Broken(Plain):
         (Broken(items=()), Inversion((Stage(1),)), "has no items"),
         (Broken(start=lambda: {"a": np.arange(3)}), Inversion((Stage(1),)), "dtype int64"),
         (Broken(start=lambda: {"a": np.array([np.nan])}), Inversion((Stage(1),)), "not finite"),
+        (Broken(items=iter([1.0])), Inversion((Stage(1),)), "length"),
+        (Broken(items={"a": 1.0}), Inversion((Stage(1),)), "of type dict"),
+        (Broken(start=dict), Inversion((Stage(1),)), "no parameter"),
+        (Broken(start=lambda: np.ones(3)), Inversion((Stage(1),)), "returned ndarray"),
+        (Broken(start=lambda: {"a": [[1.0], [1.0, 2.0]]}), Inversion((Stage(1),)), "inhomogen"),
+        (Broken(start=lambda: {"a": np.ones(0)}), Inversion((Stage(1),)), "no values"),
+        (Broken(true=lambda: {"b": np.ones(7)}), Inversion((Stage(1),)), r"true\(\).*\(7,\)"),
+        (Broken(at_stage=lambda: None), Inversion((Stage(1, {"k": 3}),)), "settings k"),
+        (Broken(at_stage=lambda k: None), Inversion((Stage(1, {"k": 3}),)), "NoneType"),
+        (
+            Broken(masks={"a": np.ones(2, bool)}),
+            Inversion((Stage(1),), {"a": Unknown(mask=np.ones(3, bool))}),
+            "a mask of shape",
+        ),
         (Plain(), Inversion((Stage(1, {"lowpass": 3}),)), "no at_stage"),
         (Plain(), Inversion((Stage(1),), {"c": Unknown()}), "'c'"),
         (Plain(), Inversion((Stage(1),), regularisers={"c": ()}), "regularisation .*'c'"),
@@ -181,3 +196,92 @@ def test_a_misfit_that_is_not_finite_is_refused():
     problem = Broken(misfit=lambda p, item: np.sum(np.real(p["b"])) * np.inf)
     with np.errstate(invalid="ignore"), pytest.raises(ModelError, match="evaluation 1"):
         invert(problem, Inversion((Stage(3),)))
+
+
+class Single(Decay):
+    """Rates in single precision, the best of which lie beyond the bounds of the tests."""
+
+    def start(self):
+        return {"rates": np.full(5, 0.5, np.float32)}
+
+    def at_stage(self):
+        return self
+
+
+@pytest.mark.parametrize("problem", [Decay(), Single()], ids=["double", "single"])
+@pytest.mark.parametrize("transform", ["none", "log", "slowness", "logistic"])
+@pytest.mark.parametrize("first_step", [0.02, 20.0])
+def test_a_stage_starts_from_a_model_on_the_bounds(problem, transform, first_step):
+    """Which after rounding, to single precision above all, may lie a little outside of them."""
+    settings = {"rates": Unknown(transform=transform, bounds=(0.3, 0.6))}
+    stages = (Stage(15), Stage(15), Stage(15))
+    history = invert(problem, Inversion(stages, settings, first_step=first_step))
+    assert [row.stage for row in history.rows] == sorted(row.stage for row in history.rows)
+    assert {row.stage for row in history.rows} == {0, 1, 2}
+    assert np.all(np.abs(history.best["rates"] - 0.45) <= 0.15 + 1e-6)
+
+
+def test_masked_values_may_lie_beyond_the_bounds_in_every_stage(decay):
+    start = np.array([0.5, 5.0, 0.5, 0.01, 0.5])
+    problem = Decay()
+    problem.start = lambda: {"rates": start}
+    setting = Unknown(bounds=(0.35, 0.7), mask=np.array([True, False, True, False, True]))
+    history = invert(problem, Inversion((Stage(9), Stage(9)), {"rates": setting}))
+    assert np.array_equal(history.best["rates"][[1, 3]], [5.0, 0.01])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stages": ()}, "one Stage or more"),
+        ({"method": "Gauss-Newton"}, "there are L-BFGS-B"),
+        ({"preconditioner": "ilumination"}, "there are none, illumination"),
+        ({"first_step": 0.0}, "first_step = 0.0"),
+        ({"history": 0}, "history = 0"),
+        ({"inner_iterations": 0}, "inner_iterations = 0"),
+        ({"tolerance": -1.0}, "tolerance = -1.0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(ModelError, match=message):
+        Inversion(**{"stages": (Stage(1),)} | settings)
+
+
+def test_a_stage_needs_an_evaluation():
+    """A negative number would never have been spent."""
+    with pytest.raises(ModelError, match="a stage of -1 evaluations"):
+        Stage(-1)
+
+
+def test_a_history_of_another_problem_is_refused(decay):
+    with pytest.raises(ModelError, match="another problem"):
+        invert(Plain(), Inversion((Stage(1),)), history=History(Described(decay)))
+
+
+def test_lists_will_do():
+    problem = Broken(
+        start=lambda: {"a": [1.0 + 0j, 2.0], "b": 3.0},
+        masks={"a": [True, False]},
+        scales={"a": [1.0, 2.0]},
+    )
+    history = invert(problem, Inversion((Stage(9),), {"a": Unknown(mask=[True, True])}))
+    np.testing.assert_allclose(history.best["a"], [1j, 2.0], atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [2, 3, 9])
+def test_gauss_newton_spends_its_last_evaluation_on_a_step(decay, n):
+    """Of the last direction, products alone are lost if no evaluation is left."""
+    history = invert(decay, Inversion((Stage(n),), method="Gauss-Newton-CG"))
+    last = history.rows[-1].misfit
+    if n == 2:  # no product, no direction: the steepest descent has no length
+        assert len(history.rows) == 1
+    else:
+        assert last < 0.8 * history.rows[0].misfit
+        assert history.reason == "all evaluations are spent"
+
+
+def test_illumination_is_relative_to_what_is_sought():
+    """Not to the source, which shines far brighter where nothing is sought."""
+    settings = {"a": Unknown(scale=2.0, mask=np.array([False, True, True]))}
+    found = _amplified(settings, {"a": np.array([1e9, 4.0, 1.0])})["a"].scale
+    np.testing.assert_allclose(found[1:], 2.0 / np.sqrt([1.01, 0.26]))

@@ -6,15 +6,22 @@ import signal
 from types import FrameType
 from typing import NoReturn
 
-from backsweep import config
-
+_HANDLED = (signal.SIGINT, signal.SIGTERM)
 _received: list[int] = []
 
 
-def handle_signals() -> None:
+def die_at_once() -> None:
+    """Until the ranks are connected: there is nothing to save, and no way to end the others.
+
+    An exception would arise inside of an import, and leave ranks alone that start MPI.
+    """
+    for number in _HANDLED:
+        signal.signal(number, signal.SIG_DFL)
+
+
+def handle_signals(is_root: bool) -> None:
     """Let the root raise `KeyboardInterrupt`, and the other ranks wait for the root."""
-    is_root = config.launched_rank() in (None, 0)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _HANDLED:
         signal.signal(number, _interrupt if is_root else signal.SIG_IGN)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backsweep.cli import interrupt
 from backsweep.cli.runfile import RunFile, load, make_problem
 from backsweep.comm import AbstractComm, agreement, connect
 from backsweep.inverse.problem import Described
@@ -46,6 +47,7 @@ class Job:
 def open_job(path: Path, changes: Sequence[str]) -> Job:
     """Read a run file and make its problem. Collective: every rank must call."""
     comm = connect()
+    interrupt.handle_signals(comm.is_root)
     with agreement(comm):
         run, text, folders = load(path, changes)
         described = Described(make_problem(run, folders))

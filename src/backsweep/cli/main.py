@@ -113,7 +113,7 @@ _state = {"debug": False}
 def main() -> None:
     """Parse the arguments and run a command."""
     _hush_other_ranks()
-    interrupt.handle_signals()
+    interrupt.die_at_once()
     app()
 
 
@@ -128,6 +128,9 @@ def _guarded(command: Callable[..., None], *args: Any) -> None:
         _end(error, 2)
     except KeyboardInterrupt:
         _end(None, interrupt.exit_code())
+    except SystemExit as error:  # of the user's module, on this rank alone
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        _end(error, code, f"the program called exit({error.code!r})")
     except MemoryError as error:
         _end(error, 2, "not enough memory: lower checkpointing.memory, or use fewer ranks")
     except Exception as error:

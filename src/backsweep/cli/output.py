@@ -10,7 +10,7 @@ from typing import Self, final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from backsweep.inverse.history import History
+from backsweep.inverse.history import History, Row
 from backsweep.runtime.checkpointing import format_bytes
 
 console = Console(highlight=False, soft_wrap=True, markup=False)
@@ -56,10 +56,9 @@ class EvaluationProgress:
     def show(self, history: History) -> None:
         """Say what the last evaluation found."""
         number, row = len(history.rows), history.rows[-1]
-        first = history.rows[0].misfit or 1.0
-        relative = f"misfit {row.misfit / first:.4g} of the start"
-        if len({r.stage for r in history.rows}) > 1:
-            relative += f", stage {row.stage + 1}: {row.objective:.4g} of its start"
+        relative = f"misfit {_relative(row, history)} of the start"
+        if row.stage > 0:
+            relative += f" of stage {row.stage + 1}"
         if self.bar is not None:
             self.bar.update(self.task, completed=number, description=relative)
             return
@@ -77,7 +76,8 @@ def print_summary(history: History, begin: float, n_ranks: int, n_threads: int) 
         return
     rows, cost = history.rows, history.last.cost
     last_stage = [r for r in rows if r.stage == rows[-1].stage]
-    misfit = min(last_stage, key=lambda r: r.objective).misfit
+    found = min(last_stage, key=lambda r: r.objective)
+    stage = f" of stage {found.stage + 1}" if found.stage > 0 else ""
     before, after = history.model_error(history.described.start), history.model_error(history.best)
     off, off_after = (history.target_errors(p) for p in (history.described.start, history.best))
     kept = cost.snapshot_bytes_memory + cost.snapshot_bytes_disk
@@ -86,7 +86,7 @@ def print_summary(history: History, begin: float, n_ranks: int, n_threads: int) 
     seconds = time.perf_counter() - begin
     print_rows(
         [
-            ("misfit", f"{misfit:.6g}, {misfit / (rows[0].misfit or 1):.4g} of the start"),
+            ("misfit", f"{found.misfit:.6g}, {_relative(found, history)} of the start{stage}"),
             *(
                 (name, f"relative error {error:.4g}, at the start {before[name]:.4g}")
                 for name, error in after.items()
@@ -118,6 +118,12 @@ def print_summary(history: History, begin: float, n_ranks: int, n_threads: int) 
             ),
         ]
     )
+
+
+def _relative(row: Row, history: History) -> str:
+    """To the first misfit of its stage: another stage compares other data."""
+    first = next(r.misfit for r in history.rows if r.stage == row.stage)
+    return f"{row.misfit / (first or 1):.4g}"
 
 
 def print_rows(rows: Sequence[tuple[str, object]]) -> None:

@@ -10,8 +10,9 @@ from backsweep.comm.errors import Agreed
 def connect() -> AbstractComm:
     """The communicator of this process. Collective: every rank must call.
 
-    Without a launcher there is one rank, and mpi4py is not imported. Threads per rank follow
-    from the cores that the ranks of a node share.
+    Without a launcher there is one rank, and mpi4py is not imported. Threads and memory per rank
+    follow from what the ranks of a node share. From now on an exception that nobody catches on
+    one of several ranks ends them all, which would wait for it for ever.
 
     Raises
     ------
@@ -23,7 +24,7 @@ def connect() -> AbstractComm:
     if n_started is None:
         return SerialComm()
     try:
-        from backsweep.comm.mpi import MPIComm
+        from backsweep.comm.mpi import MPIComm, abort_if_uncaught
 
         comm = MPIComm()
     except (ImportError, RuntimeError) as error:
@@ -42,5 +43,7 @@ def connect() -> AbstractComm:
             "mpiexec of that library, or srun --mpi=pmi2",
             rank=0,
         )
-    config.share_cores(comm.allgather(config.place()), comm.rank)
+    config.share_node(comm.allgather(config.place()), comm.rank)
+    if comm.size > 1:
+        abort_if_uncaught()
     return comm

@@ -10,15 +10,18 @@ from __future__ import annotations
 import pickle
 import sys
 import time
+from types import TracebackType
 from typing import Any, NoReturn, final
 
 import numpy as np
 from mpi4py import MPI
 
 from backsweep.comm.base import AbstractComm
+from backsweep.comm.errors import Agreed
 
 _TAG = 11
 _LONGEST_SLEEP = 1e-3  # s
+_LAST_WORDS = 0.3  # s: what mpiexec has not read of the output at an abort is lost
 _PIECE = 1 << 28
 """Bytes of a message: counts are 32-bit integers."""
 
@@ -93,9 +96,22 @@ class MPIComm(AbstractComm):
             pause = min(2 * pause, _LONGEST_SLEEP)
 
 
+def abort_if_uncaught() -> None:
+    """Let an exception that nobody catches end every rank, after its traceback."""
+    report = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        report(kind, error, trace)
+        if not isinstance(error, Agreed):  # which all ranks raise
+            abort_all(130 if isinstance(error, KeyboardInterrupt) else 1)
+
+    sys.excepthook = hook
+
+
 def abort_all(code: int) -> NoReturn:
     """End every rank of the job at once, whatever it waits for."""
     sys.stdout.flush()
     sys.stderr.flush()
+    time.sleep(_LAST_WORDS)
     MPI.COMM_WORLD.Abort(code)
     raise SystemExit(code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, final
+from typing import Any, Final, Literal, final, get_args
 
 import numpy as np
 
@@ -20,6 +20,11 @@ from backsweep.runtime.checkpointing import Checkpointing
 
 #: Cells that are seen by less than this part of the best seen are not amplified further.
 ILLUMINATION_FLOOR = 1e-2
+
+Method = Literal["L-BFGS-B", "Gauss-Newton-CG"]
+Preconditioner = Literal["none", "illumination"]
+METHODS: Final = get_args(Method)
+PRECONDITIONERS: Final = get_args(Preconditioner)
 
 Regulariser = Callable[[Any, Any], Any]
 
@@ -38,6 +43,10 @@ class Stage:
 
     evaluations: int
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.evaluations < 1:
+            raise ModelError(f"a stage of {self.evaluations} evaluations: at least 1 is needed")
 
 
 @dataclass(frozen=True)
@@ -66,12 +75,26 @@ class Inversion:
     stages: tuple[Stage, ...]
     unknowns: Mapping[str, Unknown] = field(default_factory=dict)
     regularisers: Mapping[str, tuple[Regulariser, ...]] = field(default_factory=dict)
-    method: Literal["L-BFGS-B", "Gauss-Newton-CG"] = "L-BFGS-B"
-    preconditioner: Literal["none", "illumination"] = "none"
+    method: Method = "L-BFGS-B"
+    preconditioner: Preconditioner = "none"
     first_step: float = 0.02
     history: int = 20
     inner_iterations: int = 8
     tolerance: float = 1e-12
+
+    def __post_init__(self) -> None:
+        if not self.stages or not all(isinstance(stage, Stage) for stage in self.stages):
+            raise ModelError(f"stages = {self.stages!r}: one Stage or more is needed, in a tuple")
+        for name, known in (("method", METHODS), ("preconditioner", PRECONDITIONERS)):
+            if getattr(self, name) not in known:
+                raise ModelError(
+                    f"{name} = {getattr(self, name)!r} is not known; there are {', '.join(known)}"
+                )
+        for name in ("first_step", "history", "inner_iterations"):
+            if not getattr(self, name) > 0:
+                raise ModelError(f"{name} = {getattr(self, name)}: it must be positive")
+        if not self.tolerance >= 0:
+            raise ModelError(f"tolerance = {self.tolerance}: it must be zero or positive")
 
 
 def invert(
@@ -105,10 +128,33 @@ def invert(
     Raises
     ------
     ModelError
-        If problem and inversion do not fit.
+        If problem and inversion do not fit, or the history is that of another problem.
+
+    Notes
+    -----
+    An error on one rank leaves the others waiting. After `backsweep.comm.connect` one that nobody
+    catches ends all of them; whoever catches it must call ``comm.abort``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class Line:
+    ...     items = [(0.0, 1.0), (1.0, 3.0)]  # x, y
+    ...
+    ...     def start(self):
+    ...         return {"slope": np.array(1.0), "shift": np.array(0.0)}
+    ...
+    ...     def misfit(self, parameters, item):
+    ...         x, y = item
+    ...         return (parameters["slope"] * x + parameters["shift"] - y) ** 2
+    >>> history = invert(Line(), Inversion((Stage(20),)))
+    >>> round(float(history.best["slope"]), 6)
+    2.0
     """
     comm = comm or SerialComm()
     history = history or History(Described(problem))
+    if history.described.problem is not problem:
+        raise ModelError("the history is that of another problem: make a History(Described(...))")
     evaluator = Evaluator(history.described, comm, checkpointing)
     check_inversion(history.described, inversion)
     tasks = {
@@ -158,20 +204,23 @@ def _need(described: Described, members: tuple[str, ...], what: str) -> None:
         )
 
 
-def _unknown_settings(
-    described: Described, given: Mapping[str, Unknown], scales: Mapping[str, Any] | None = None
-) -> dict[str, Unknown]:
+def _unknown_settings(described: Described, given: Mapping[str, Unknown]) -> dict[str, Unknown]:
     """Settings of the run, completed by masks and scales of the problem."""
     settings = dict(given)
-    for name in described.start:
+    for name, start in described.start.items():
         own = settings.get(name, Unknown())
-        mask = described.member("masks", name)
-        if mask is not None:
-            own = replace(own, mask=mask if own.mask is None else mask & own.mask)
+        masks = [m for m in (described.member("masks", name), own.mask) if m is not None]
+        for mask in masks:
+            if np.shape(mask) != start.shape:
+                raise ModelError(
+                    f"{name}: a mask of shape {np.shape(mask)}, that of the parameter is "
+                    f"{start.shape}"
+                )
+        if masks:
+            own = replace(own, mask=np.logical_and.reduce(masks))
         if own.scale is None:
             own = replace(own, scale=described.member("scales", name))
-        base = own.scale_at(described.start[name])
-        settings[name] = replace(own, scale=base * (scales or {}).get(name, 1.0))
+        settings[name] = replace(own, scale=np.asarray(own.scale_at(start)))
     return settings
 
 
@@ -203,15 +252,14 @@ class _Run:
             self.n_left = stage.evaluations
             self.team("set_stage", dict(stage.settings))
             reasons.append(self._run_stage(parameters))
-            parameters = dict(self.history.best or parameters)
+            parameters = self.unknowns.inside(self.history.best or parameters)
         self.history.reason = "; ".join(reasons)
         self.history.status = "finished"
 
     def _run_stage(self, start: Parameters) -> str:
-        scales = {}
+        settings = _unknown_settings(self.described, self.inversion.unknowns)
         if self.inversion.preconditioner == "illumination":
-            scales = _amplified(self.team("illumination", start))
-        settings = _unknown_settings(self.described, self.inversion.unknowns, scales)
+            settings = _amplified(settings, self.team("illumination", start))
         self.unknowns = Unknowns(start, settings)
         self.first_misfit: float | None = None
         self.lowest = np.inf
@@ -260,7 +308,7 @@ class _Run:
 
     def product(self, x: np.ndarray, v: np.ndarray) -> np.ndarray:
         """The Gauss-Newton Hessian of the objective times a vector."""
-        self._spend()
+        self._spend(to_keep=1)
         parameters, direction = jvp(self.unknowns.parameters, (x,), (v,))
         found = self.team("gauss_newton", parameters, direction)
         first = self.first_misfit
@@ -290,19 +338,28 @@ class _Run:
             "simulation is unstable for this model: use bounds or a smaller time step"
         )
 
-    def _spend(self) -> None:
-        if self.n_left == 0:
+    def _spend(self, to_keep: int = 0) -> None:
+        if self.n_left <= to_keep:
             raise BudgetSpent
         self.n_left -= 1
 
 
-def _amplified(illumination: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Units of the unknowns: larger where less energy comes (the inverse square root)."""
-    return {
-        name: (values / values.max() + ILLUMINATION_FLOOR) ** -0.5
-        for name, values in illumination.items()
-        if np.max(values) > 0
-    }
+def _amplified(
+    settings: Mapping[str, Unknown], illumination: Mapping[str, np.ndarray]
+) -> dict[str, Unknown]:
+    """Units of the unknowns larger where less energy comes (the inverse square root).
+
+    Relative to the best seen of the cells that are sought: the source itself may be far brighter.
+    """
+    found = dict(settings)
+    for name, values in illumination.items():
+        mask = settings[name].mask
+        most = np.max(values if mask is None else values[mask], initial=0.0)
+        if most > 0:
+            relative = np.minimum(values / most, 1.0)
+            scale = settings[name].scale * (relative + ILLUMINATION_FLOOR) ** -0.5
+            found[name] = replace(settings[name], scale=scale)
+    return found
 
 
 def _positive(value: float) -> float:

@@ -99,7 +99,8 @@ def gauss_newton_cg(
     Notes
     -----
     The forcing term min(0.5, sqrt(abs(g) / abs(g0))) bounds the inner residual; steps are halved
-    until the decrease is sufficient (Armijo, 1e-4).
+    until the decrease is sufficient (Armijo, 1e-4). A product that would leave no evaluation for
+    the step must raise `BudgetSpent`: the direction found so far is then taken.
     """
     with threadpool_limits(1, user_api="blas"):
         try:
@@ -125,7 +126,16 @@ def _direction(
     product: Product, x: Vector, gradient: Vector, inner_iterations: int, forcing: float
 ) -> Vector:
     hessian = LinearOperator((x.size, x.size), matvec=lambda v: product(x, v.ravel()), dtype=float)
-    step, _ = cg(hessian, -gradient, rtol=forcing, atol=0.0, maxiter=inner_iterations)
+    step = np.zeros_like(x)
+
+    def keep(found: Vector) -> None:
+        step[:] = found
+
+    try:
+        cg(hessian, -gradient, rtol=forcing, atol=0.0, maxiter=inner_iterations, callback=keep)
+    except BudgetSpent:
+        if not np.any(step):
+            raise  # else what was found so far is a direction too
     is_descent = np.all(np.isfinite(step)) and step @ gradient < 0
     return np.asarray(step if is_descent else -gradient)
 

@@ -6,6 +6,7 @@ else it has of the members of `OptionalMembers` is used where it helps.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, final
 
@@ -105,12 +106,23 @@ class Described:
                     f"the problem {kind} has no {name}; it needs items, start() and "
                     "misfit(parameters, item)"
                 )
-        if len(problem.items) == 0:
+        items = problem.items
+        if isinstance(items, Mapping) or not hasattr(items, "__getitem__"):
+            raise ModelError(
+                f"items of the problem {kind} are of type {type(items).__name__}; they must have "
+                "numbers and a length, as in list(...)"
+            )
+        if len(items) == 0:
             raise ModelError(f"the problem {kind} has no items")
         self.problem = problem
-        self.start = {name: np.array(value) for name, value in problem.start().items()}
+        self.start = _arrays(kind, "start", problem.start())
+        if not self.start:
+            raise ModelError(f"start() of the problem {kind} names no parameter")
         for name, value in self.start.items():
             _check_start(name, value)
+        for name, value in self.true().items():
+            if name not in self.start or value.shape != self.start[name].shape:
+                raise ModelError(f"true() names {name!r} of shape {value.shape}, start() does not")
         self.check(self.start)
 
     def check(self, parameters: Parameters) -> None:
@@ -119,7 +131,7 @@ class Described:
 
     def member(self, kind: str, name: str, default: Any = None) -> Any:
         """An entry of one of the optional mappings."""
-        return getattr(self.problem, kind, {}).get(name, default)
+        return (getattr(self.problem, kind, None) or {}).get(name, default)
 
     def variable(self, name: str, values: Any, prefix: tuple[str, ...] = ()) -> Variable:
         """A parameter with its dimensions and unit."""
@@ -130,7 +142,7 @@ class Described:
         return Variable(np.asarray(values), (*prefix, *dims), self.member("units", name, ""))
 
     def coordinates(self) -> dict[str, Variable]:
-        given = getattr(self.problem, "coords", {})
+        given = getattr(self.problem, "coords", None) or {}
         return {dim: Variable(np.asarray(v), (dim,), unit) for dim, (v, unit) in given.items()}
 
     def fields(self, parameters: Parameters, suffix: str) -> dict[str, Variable]:
@@ -152,7 +164,7 @@ class Described:
 
     def true(self) -> dict[str, np.ndarray]:
         found = self.problem.true() if hasattr(self.problem, "true") else None
-        return {name: np.asarray(value) for name, value in (found or {}).items()}
+        return _arrays(type(self.problem).__name__, "true", found or {})
 
     def at_stage(self, settings: Mapping[str, Any]) -> Any:
         if not settings:
@@ -162,14 +174,41 @@ class Described:
                 f"stages set {', '.join(settings)}, but the problem "
                 f"{type(self.problem).__name__} has no at_stage(**settings)"
             )
-        return self.problem.at_stage(**settings)
+        try:
+            inspect.signature(self.problem.at_stage).bind(**settings)
+        except TypeError as error:
+            raise ModelError(
+                f"at_stage of the problem {type(self.problem).__name__} does not take the settings "
+                f"{', '.join(settings)}: {error}"
+            ) from error
+        found = self.problem.at_stage(**settings)
+        if not hasattr(found, "misfit"):
+            raise ModelError(
+                f"at_stage of the problem {type(self.problem).__name__} returned "
+                f"{type(found).__name__}, no problem"
+            )
+        return found
+
+
+def _arrays(kind: str, member: str, found: Any) -> dict[str, np.ndarray]:
+    if not isinstance(found, Mapping):
+        raise ModelError(
+            f"{member}() of the problem {kind} returned {type(found).__name__}; arrays by name "
+            "are needed, as in {'velocity': array}"
+        )
+    try:
+        return {name: np.array(value) for name, value in found.items()}
+    except ValueError as error:
+        raise ModelError(f"{member}() of the problem {kind}: {error}") from error
 
 
 def _check_start(name: str, value: np.ndarray) -> None:
+    if value.size == 0:
+        raise ModelError(f"the start value of {name!r} has the shape {value.shape}: no values")
     if value.dtype.kind not in "fc":
         raise ModelError(
             f"the start value of {name!r} has dtype {value.dtype}; derivatives need floating "
-            "point: convert it with .astype(float)"
+            "point: write floats, or .astype(float)"
         )
     if not np.all(np.isfinite(value)):
         n = int(np.sum(~np.isfinite(value)))

@@ -25,7 +25,7 @@ axis of n points; `pullback` traces the map at each call (milliseconds).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, final
 
@@ -36,47 +36,14 @@ from backsweep import numpy as bnp
 from backsweep.api.derivatives import vjp
 from backsweep.errors import ModelError, ShapeError
 from backsweep.inverse.arrays import fits_into
+from backsweep.inverse.elementwise import TRANSFORMS, Bounds
 from backsweep.inverse.smoothing import gaussian_matrix, smooth
 
 Array: TypeAlias = NDArray[Any]
-Bounds: TypeAlias = tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True)
-class _Transform:
-    """A change of variables, in terms of the start value and the change."""
-
-    apply: Callable[[Array, Any, Any], Any]
-    """(p0, d, bounds) -> p, traced; d = 0 gives p0 exactly."""
-    change: Callable[[Array, float], Array] | None
-    """(p0, p) -> T(p) - T(p0); None where p cannot leave the bounds."""
-    is_decreasing: bool = False
-    needs_positive: bool = False
-
-
-def _apply_logistic(p0: Array, d: Any, bounds: Bounds) -> Any:
-    low, high = bounds
-    r, s = (high - p0) / (high - low), (p0 - low) / (high - low)
-    t = np.tanh(0.5 * d)  # unlike exp(d) it never overflows
-    p = p0 + 2 * (high - low) * r * s * t / (s * (1 + t) + r * (1 - t))
-    return np.clip(p, low, high)  # of rounding errors
-
-
-_TRANSFORMS: Final = {
-    "none": _Transform(lambda p0, d, _: p0 + d, lambda p0, p: p - p0),
-    "log": _Transform(
-        lambda p0, d, _: p0 * np.exp(d),
-        lambda p0, p: np.log(max(p, 0.0) / p0),
-        needs_positive=True,
-    ),
-    "slowness": _Transform(
-        lambda p0, d, _: p0 / (1 + p0 * d),
-        lambda p0, p: np.divide(1.0, max(p, 0.0)) - 1 / p0,
-        is_decreasing=True,
-        needs_positive=True,
-    ),
-    "logistic": _Transform(_apply_logistic, None),
-}
+_LOGISTIC_MARGIN: Final = 1e-4
+"""Of the distance of the bounds: how far inside of them a stage starts."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -116,9 +83,9 @@ class Unknown:
     scale: float | Array | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if self.transform not in _TRANSFORMS:
+        if self.transform not in TRANSFORMS:
             raise ModelError(
-                f"transform {self.transform!r}: {_nearest(self.transform, _TRANSFORMS)}"
+                f"transform {self.transform!r}: {_nearest(self.transform, TRANSFORMS)}"
             )
         if self.bounds is not None and not self.bounds[0] < self.bounds[1]:
             raise ModelError(f"bounds {self.bounds}: the first must be below the second")
@@ -176,7 +143,7 @@ class _Part:
         if self.start.dtype.kind == "c":
             z = z[: len(self.scale)] + 1j * z[len(self.scale) :]
         change = self._smoothed(self.scale * z)
-        apply = _TRANSFORMS[self.setting.transform].apply
+        apply = TRANSFORMS[self.setting.transform].apply
         sought = apply(self.values, change, self.setting.bounds).astype(self.start.dtype)
         if self.positions is None:
             return sought.reshape(self.start.shape)
@@ -194,9 +161,20 @@ class _Part:
         field = smooth(field.reshape(self.start.shape), self.smoothers).reshape(-1)
         return field if self.positions is None else field[self.positions]
 
+    def inside(self, parameter: Array) -> Array:
+        if self.setting.bounds is None:
+            return parameter
+        low, high = self.setting.bounds
+        margin = _LOGISTIC_MARGIN * (high - low) if self.setting.transform == "logistic" else 0.0
+        result = np.array(parameter, order="C")
+        cells = slice(None) if self.positions is None else self.positions
+        flat = result.reshape(-1)
+        flat[cells] = np.clip(flat[cells], low + margin, high - margin)
+        return result
+
     def bounds(self) -> list[tuple[float | None, float | None]]:
         """Bounds of its unknowns; zero, the start, is always between them."""
-        transform = _TRANSFORMS[self.setting.transform]
+        transform = TRANSFORMS[self.setting.transform]
         if self.setting.bounds is None or transform.change is None:
             return [(None, None)] * self.n
         with np.errstate(divide="ignore"):
@@ -289,6 +267,22 @@ class Unknowns:
             raise ShapeError(f"unknowns of shape {np.shape(x)}, ({self.n},) is needed")
         return {name: part.parameter(x) for name, part in self._parts.items()}
 
+    def inside(self, parameters: Mapping[str, Array]) -> dict[str, Array]:
+        """Parameters that were found, as a start for other unknowns with the same settings.
+
+        Parameters
+        ----------
+        parameters : dict of ndarray
+            As from `parameters`: within their bounds up to rounding.
+
+        Returns
+        -------
+        dict of ndarray
+            Within them; with "logistic" by 1e-4 of their distance, since a start on a bound
+            could never leave it.
+        """
+        return {name: part.inside(parameters[name]) for name, part in self._parts.items()}
+
     def pullback(self, x: Any, bars: Mapping[str, Any]) -> Array:
         """The gradient with respect to the unknowns from that with respect to parameters.
 
@@ -354,15 +348,16 @@ def _check_values(name: str, values: Array, setting: Unknown) -> None:
         if setting.transform != "none" or setting.bounds is not None:
             raise ModelError(f"{name}: a complex parameter can have neither transform nor bounds")
         return
-    low, high = float(values.min()), float(values.max())
-    if _TRANSFORMS[setting.transform].needs_positive and low <= 0:
+    low, high = values.min(), values.max()
+    if TRANSFORMS[setting.transform].needs_positive and low <= 0:
         raise ModelError(
             f"{name}: transform {setting.transform!r} needs a positive start, its least value is "
             f"{low:g}"
         )
     if setting.bounds is None:
         return
-    below, above = setting.bounds
+    # As the start is rounded: 0.35 in single precision is less than 0.35.
+    below, above = np.asarray(setting.bounds, values.dtype)
     is_strict = setting.transform == "logistic"
     if low < below or high > above or (is_strict and (low == below or high == above)):
         raise ModelError(

@@ -98,6 +98,12 @@ class AcousticProblem:
         }
 
     def check(self, parameters: Model) -> None:
+        if not np.any(self.masks["velocity"]):
+            raise ModelError(
+                f"no point of the model is sought: none lies below fixed_depth = "
+                f"{self.settings.fixed_depth} m with a start velocity above fixed_velocity = "
+                f"{self.settings.fixed_velocity} m/s"
+            )
         velocity = np.asarray(parameters["velocity"])
         for number, source in enumerate(self.sources):
             try:
@@ -108,6 +114,8 @@ class AcousticProblem:
 
     def at_stage(self, lowpass: float | None = None) -> AcousticProblem:
         """The problem below a frequency [Hz]."""
+        if not isinstance(lowpass, int | float | None):
+            raise ModelError(f"lowpass = {lowpass!r}: a frequency in Hz is needed")
         return type(self)(self.settings.model_copy(update={"lowpass": lowpass}))
 
     # ---------------------------------------------------------------- names and units

@@ -1,0 +1,49 @@
+"""The seismic problem: data of stages, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from backsweep.errors import ModelError
+from backsweep.inverse import Described
+from backsweep.problems.acoustic import AcousticProblem
+
+TABLE = {
+    "made": {"shape": (40, 24)},
+    "spacing": 20.0,
+    "dt": 2e-3,
+    "n_steps": 150,
+    "order": 4,
+    "n_absorb": 8,
+    "dtype": "float64",
+    "wavelet": {"ricker": 6.0},
+    "sources": {"x": [200.0, 500.0], "z": 20.0},
+    "receivers": {"x": {"first": 0.0, "last": 780.0, "number": 9}, "z": 20.0},
+}
+
+
+def problem(**changes):
+    return AcousticProblem.from_table(TABLE | changes, ())
+
+
+@pytest.mark.parametrize("free_surface", [False, True])
+def test_filtered_data_are_those_of_the_filtered_wavelet(free_surface):
+    low = problem(free_surface=free_surface).at_stage(lowpass=5.0)
+    low.prepare([1])
+    data = low.observed(1)
+    np.testing.assert_allclose(
+        low.simulate(low.true(), 1), data, atol=1e-12 * np.max(np.abs(data)), rtol=0
+    )
+
+
+def test_a_lowpass_must_be_a_frequency():
+    with pytest.raises(ModelError, match="'5 Hz': a frequency in Hz"):
+        problem().at_stage(lowpass="5 Hz")
+    with pytest.raises(ModelError, match="Nyquist"):
+        problem().at_stage(lowpass=300.0)
+
+
+def test_a_model_without_a_point_that_is_sought_is_refused():
+    with pytest.raises(ModelError, match=r"no point of the model is sought.*9000\.0 m/s"):
+        Described(problem(fixed_velocity=9000.0))
