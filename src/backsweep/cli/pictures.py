@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from backsweep.cli.output import console, print_rows
+from backsweep.cli.results import check_folder
 from backsweep.errors import ResultError
 from backsweep.storage.results import Variable, read_result
 
@@ -18,6 +20,9 @@ FEW = 6
 
 #: In the order in which they are drawn.
 _VERSIONS = ("true", "target", "start", "best")
+
+_FORMATS = (".png", ".pdf", ".svg")
+_NO_MATPLOTLIB = "pictures need matplotlib: pip install 'backsweep[plot]'"
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,23 @@ def show_result(result: Path, output: Path | None) -> None:
     console.print(f"picture  {picture.resolve()}")
 
 
+def check_picture(picture: Path) -> None:
+    """Refuse before any work is done what could not be drawn at its end.
+
+    Raises
+    ------
+    ResultError
+    """
+    if find_spec("matplotlib") is None:
+        raise ResultError(_NO_MATPLOTLIB)
+    if picture.suffix not in _FORMATS:
+        raise ResultError(
+            f"the picture {str(picture)!r} is of no known format; end its name with one of "
+            f"{', '.join(_FORMATS)}"
+        )
+    check_folder(picture, "picture")
+
+
 def draw_result(result: Path, picture: Path) -> Path:
     """Draw parameters, fields and misfit.
 
@@ -63,7 +85,7 @@ def draw_result(result: Path, picture: Path) -> Path:
         matplotlib.use("Agg")
         from matplotlib import pyplot as plt
     except ImportError as error:
-        raise ResultError("pictures need matplotlib: pip install 'backsweep[plot]'") from error
+        raise ResultError(_NO_MATPLOTLIB) from error
     variables, attributes = read_result(result)
     panels = _panels(variables)
     if not panels:

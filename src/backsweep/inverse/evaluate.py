@@ -11,7 +11,7 @@ from typing import Any, final
 import numpy as np
 
 from backsweep.api.derivatives import grad, jvp, value_and_grad, vjp
-from backsweep.comm import AbstractComm, TreeSum
+from backsweep.comm import AbstractComm, TreeSum, agreement
 from backsweep.comm.tree import items_of_rank
 from backsweep.errors import ModelError
 from backsweep.inverse.problem import Described, Parameters
@@ -107,8 +107,9 @@ class Evaluator:
 
     def set_stage(self, settings: dict[str, Any]) -> None:
         """Go on with the problem as `at_stage` gives it, with its data at hand."""
-        self.problem = self.described.at_stage(settings)
-        self.prepare()
+        with agreement(self.comm):
+            self.problem = self.described.at_stage(settings)
+            self.prepare()
 
     def prepare(self) -> None:
         """Have the data of this rank's items."""

@@ -166,7 +166,7 @@ def _unknown_settings(
     for name in described.start:
         own = settings.get(name, Unknown())
         mask = described.member("masks", name)
-        if mask is not None:
+        if mask is not None and (own.mask is None or own.mask.shape == mask.shape):
             own = replace(own, mask=mask if own.mask is None else mask & own.mask)
         if own.scale is None:
             own = replace(own, scale=described.member("scales", name))

@@ -6,6 +6,7 @@ else it has of the members of `OptionalMembers` is used where it helps.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, final
 
@@ -162,6 +163,12 @@ class Described:
                 f"stages set {', '.join(settings)}, but the problem "
                 f"{type(self.problem).__name__} has no at_stage(**settings)"
             )
+        try:
+            inspect.signature(self.problem.at_stage).bind(**settings)
+        except TypeError as error:
+            raise ModelError(
+                f"stages: at_stage of the problem {type(self.problem).__name__}: {error}"
+            ) from error
         return self.problem.at_stage(**settings)
 
 
@@ -172,5 +179,7 @@ def _check_start(name: str, value: np.ndarray) -> None:
             "point: convert it with .astype(float)"
         )
     if not np.all(np.isfinite(value)):
-        n = int(np.sum(~np.isfinite(value)))
-        raise ModelError(f"the start value of {name!r} has {n} values that are not finite")
+        where = tuple(int(k) for k in np.argwhere(~np.isfinite(value))[0])
+        raise ModelError(
+            f"the start value of {name!r} is not finite: it is {value[where]} at point {where}"
+        )
