@@ -79,7 +79,7 @@ def _save_partial(job: Job, saver: Saver, history: History, error: BaseException
         saver.save(history)
     except ResultError as failure:
         # What ended the run decides how the program ends.
-        console.print(f"{failure}; the last good result stays")
+        console.print(str(failure))
         return
     console.print(
         f"{history.status} after {len(history.rows)} evaluations; the result so far is in "

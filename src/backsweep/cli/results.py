@@ -103,7 +103,7 @@ class Saver:
         try:
             self.save(history)
         except ResultError as error:
-            self.warn(f"{error}; the run goes on, the last good result stays")
+            self.warn(f"{error}; the run goes on")
             self._ended = time.perf_counter()
 
     def save(self, history: History) -> None:
@@ -116,7 +116,11 @@ class Saver:
         """
         begin = time.perf_counter()
         attributes = self.attributes | history.attributes()
-        write_result(self.path, history.variables(), attributes)
+        try:
+            write_result(self.path, history.variables(), attributes)
+        except ResultError as error:
+            stays = "; the last good one stays" if self.path.exists() else ""
+            raise ResultError(f"{error}{stays}") from error
         self._ended = time.perf_counter()
         self._took = self._ended - begin
 

@@ -168,8 +168,9 @@ def _unknown_settings(
         mask = described.member("masks", name)
         if mask is not None and (own.mask is None or own.mask.shape == mask.shape):
             own = replace(own, mask=mask if own.mask is None else mask & own.mask)
-        if own.scale is None:
-            own = replace(own, scale=described.member("scales", name))
+        size = described.member("scales", name)
+        if own.scale is None and size is not None:
+            own = replace(own, scale=own.scale_of(described.start[name], size))
         base = own.scale_at(described.start[name])
         settings[name] = replace(own, scale=base * (scales or {}).get(name, 1.0))
     return settings

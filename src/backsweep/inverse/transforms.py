@@ -50,6 +50,8 @@ class _Transform:
     """(p0, d, bounds) -> p, traced; d = 0 gives p0 exactly."""
     change: Callable[[Array, float], Array] | None
     """(p0, p) -> T(p) - T(p0); None where p cannot leave the bounds."""
+    slope: Callable[[Array, Any], Any]
+    """(p0, bounds) -> abs(dT/dp) at p0."""
     is_decreasing: bool = False
     needs_positive: bool = False
 
@@ -63,19 +65,21 @@ def _apply_logistic(p0: Array, d: Any, bounds: Bounds) -> Any:
 
 
 _TRANSFORMS: Final = {
-    "none": _Transform(lambda p0, d, _: p0 + d, lambda p0, p: p - p0),
+    "none": _Transform(lambda p0, d, _: p0 + d, lambda p0, p: p - p0, lambda p0, _: 1.0),
     "log": _Transform(
         lambda p0, d, _: p0 * np.exp(d),
         lambda p0, p: np.log(max(p, 0.0) / p0),
+        lambda p0, _: 1 / p0,
         needs_positive=True,
     ),
     "slowness": _Transform(
         lambda p0, d, _: p0 / (1 + p0 * d),
         lambda p0, p: np.divide(1.0, max(p, 0.0)) - 1 / p0,
+        lambda p0, _: 1 / p0**2,
         is_decreasing=True,
         needs_positive=True,
     ),
-    "logistic": _Transform(_apply_logistic, None),
+    "logistic": _Transform(_apply_logistic, None, lambda p0, b: 1 / (p0 - b[0]) + 1 / (b[1] - p0)),
 }
 
 
@@ -137,6 +141,12 @@ class Unknown:
             np.all(np.isfinite(self.scale)) and np.all(np.greater(self.scale, 0))
         ):
             raise ModelError("scale must be positive and finite everywhere")
+
+    def scale_of(self, start: Array, size: float | Array) -> Any:
+        """The scale for changes of this size [unit of the parameter]."""
+        with np.errstate(all="ignore"):  # values that are sought are checked by `Unknowns`
+            slope = np.asarray(_TRANSFORMS[self.transform].slope(start, self.bounds))
+        return size * np.where(np.isfinite(slope) & (slope > 0), slope, 1.0)
 
     def scale_at(self, start: Array) -> float | Array:
         """The scale that was given, or the default for a start value."""
