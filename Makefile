@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 JOBS ?= 2
+RANKS ?= 2
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 
@@ -52,7 +53,7 @@ $(BENCH_VENV)/.bench: pyproject.toml
 	@touch $@
 
 demo: $(VENV)/.demo
-	$(BIN)/python examples/demo.py $(DEMO_ARGS)
+	$(BIN)/mpiexec -n $(RANKS) $(BIN)/backsweep demo $(DEMO_ARGS)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)

@@ -1,15 +1,14 @@
-"""Inversion of Marmousi2: the SciPy run of `examples/marmousi2.py`, with two kinds of gradient.
+"""Inversion of Marmousi2 by SciPy, with two kinds of gradient.
 
     python -m benchmarks.marmousi2 FOLDER [--maxfun N]
 
-FOLDER holds marmousi2_true.mat and marmousi2_smooth.mat. Model, geometry, sponge, unknowns and
-options of L-BFGS-B are those of the example; the hand-written kernels are `baselines/`'s.
+FOLDER holds marmousi2_true.mat and marmousi2_smooth.mat. The step is that of `sponge.py`; the
+hand-written kernels are `baselines/`'s.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,25 +18,16 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import sponge
 from benchmarks.common import Contestant, Work, report_ratio, run_row
 from benchmarks.rows import Row, make_parser, run_script
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 MEMORY = "1 GB"
 WATER = 1501.0  # m/s
 #: Of misfit and gradient at the start, and of the whole history after some evaluations.
 TOLERANCE = 3e-3
 
 Gradient = Callable[[np.ndarray], tuple[float, np.ndarray]]
-
-
-def import_example() -> Any:
-    """`examples/acoustic.py`, whose folder is no package."""
-    if str(EXAMPLES) not in sys.path:
-        sys.path.insert(0, str(EXAMPLES))
-    import acoustic
-
-    return acoustic
 
 
 @dataclass(frozen=True)
@@ -94,12 +84,11 @@ class Experiment:
 def make_backsweep_gradient(e: Experiment) -> Gradient:
     import backsweep as bs
 
-    acoustic = import_example()
     checkpointing = bs.Checkpointing(memory=MEMORY)
 
     def simulate(velocity, shot):
         source = e.sources[shot]
-        return acoustic.record(
+        return sponge.record(
             velocity, source, e.receivers, e.wavelet, e.dt, e.spacing, checkpointing
         )
 
@@ -118,10 +107,9 @@ def make_backsweep_gradient(e: Experiment) -> Gradient:
 def make_numba_gradient(e: Experiment) -> Gradient:
     from benchmarks.baselines.marmousi2_numba import MarmousiNumba
 
-    acoustic = import_example()
-    sigma = acoustic.sponge(acoustic.padded_shape(e.true.shape))
+    sigma = sponge.sponge(sponge.padded_shape(e.true.shape))
     courant = e.dt / e.spacing
-    program = MarmousiNumba(sigma, acoustic.FRAME, e.sources, e.receivers, e.wavelet, courant)
+    program = MarmousiNumba(sigma, sponge.FRAME, e.sources, e.receivers, e.wavelet, courant)
     program.observe(e.true)
     return program.value_and_grad
 

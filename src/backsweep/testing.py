@@ -216,12 +216,12 @@ def check_vjp(
     args: Sequence[Any],
     *,
     rtol: float | None = None,
+    step: float | None = None,
     seed: int = 0,
 ) -> None:
     """Compare reverse mode with central differences, for what has no forward mode.
 
-    Each array among the arguments is moved alone, so that the error names the one whose
-    cotangent is wrong. Parameters and `Raises` are those of `check_jvp`.
+    Each array is moved alone, and named if it is wrong. Parameters and errors: see `check_jvp`.
     """
     leaves, tree = _arrays(tuple(args))
     rng = np.random.default_rng(seed)
@@ -235,10 +235,11 @@ def check_vjp(
     )
     precision = _precision([*leaves, *floats])
     rtol = precision.difference if rtol is None else rtol
-    noise = 10 * precision.eps * _norm(floats) * _norm(weights) / precision.step
+    h = precision.step if step is None else step
+    noise = 10 * precision.eps * _norm(floats) * _norm(weights) / h
     for k, bar in enumerate(reverse):
         alone = [d if j == k else np.zeros_like(d) for j, d in enumerate(dots)]
-        slopes = _difference(function, leaves, tree, alone, precision.step)
+        slopes = _difference(function, leaves, tree, alone, h)
         left, right = _dot(weights, slopes), _dot([bar], [dots[k]])
         if not abs(left - right) <= rtol * _norm(weights) * _norm(slopes) + noise:
             raise CheckError(

@@ -79,6 +79,8 @@ def write_wrong(folder):
         "wavelet_nan": np.full(140, np.nan),
         "wavelet_of_each": np.ones((140, 3)),
         "wavelet_zero": np.zeros(140),
+        "weights_nan": np.full(19, np.nan),
+        "weights_zero": np.zeros(19),
         "data_turned": np.ones((3, 19, 140)),
         "data_nan": np.full((3, 140, 19), np.nan),
         "data_complex": np.ones((3, 140, 19)) * 1j,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ FEW = 6
 _VERSIONS = ("true", "target", "start", "best")
 
 _FORMATS = (".png", ".pdf", ".svg")
-_NO_MATPLOTLIB = "pictures need matplotlib: pip install 'backsweep[plot]'"
 
 
 @dataclass(frozen=True)
@@ -55,14 +53,14 @@ def show_result(result: Path, output: Path | None) -> None:
 
 
 def check_picture(picture: Path) -> None:
-    """Refuse before any work is done what could not be drawn at its end.
+    """Refuse before any work is done what could not be written at its end.
+
+    Without matplotlib a run is done all the same.
 
     Raises
     ------
     ResultError
     """
-    if find_spec("matplotlib") is None:
-        raise ResultError(_NO_MATPLOTLIB)
     if picture.suffix not in _FORMATS:
         raise ResultError(
             f"the picture {str(picture)!r} is of no known format; end its name with one of "
@@ -85,7 +83,7 @@ def draw_result(result: Path, picture: Path) -> Path:
         matplotlib.use("Agg")
         from matplotlib import pyplot as plt
     except ImportError as error:
-        raise ResultError(_NO_MATPLOTLIB) from error
+        raise ResultError("pictures need matplotlib: pip install 'backsweep[plot]'") from error
     variables, attributes = read_result(result)
     panels = _panels(variables)
     if not panels:

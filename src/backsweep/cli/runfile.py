@@ -93,6 +93,7 @@ class OutputTable(Table):
 
     result: str = "result.h5"
     picture: str | None = None
+    every_model: bool = True
 
 
 class RunFile(Table):

@@ -46,6 +46,8 @@ class History:
     Attributes
     ----------
     described : Described
+    keeps_every_model : bool
+        Else the first and the last.
     rows : list of Row
         One per evaluation.
     models : list of (int, dict of ndarray)
@@ -61,6 +63,7 @@ class History:
     """
 
     described: Described
+    keeps_every_model: bool = True
     rows: list[Row] = field(default_factory=list)
     models: list[tuple[int, dict[str, np.ndarray]]] = field(default_factory=list)
     best: dict[str, np.ndarray] | None = None
@@ -69,6 +72,8 @@ class History:
     reason: str = ""
 
     def add_model(self, parameters: Parameters) -> None:
+        if not self.keeps_every_model:
+            del self.models[1:]
         self.models.append((len(self.rows), {k: np.array(v) for k, v in parameters.items()}))
 
     def model_error(self, parameters: Parameters) -> dict[str, float]:

@@ -51,7 +51,8 @@ class OptionalMembers(Protocol):
     masks : mapping of str to ndarray of bool
         Where a parameter is sought; elsewhere its start value stays.
     scales : mapping of str to ndarray or float
-        Typical size of a change: the unit of the unknowns.
+        Typical size of a change [unit of the parameter], whatever the transform: the unit of the
+        unknowns.
     """
 
     dims: Mapping[str, tuple[str, ...]]

@@ -12,7 +12,7 @@ import scipy.signal
 from backsweep.errors import ModelError
 from backsweep.inverse.misfits import MISFITS
 from backsweep.models.acoustic import Acoustic
-from backsweep.problems.acoustic_files import make_wavelet, read_models, read_records
+from backsweep.problems.acoustic_files import make_wavelet, read_models, read_records, read_weights
 from backsweep.problems.acoustic_settings import AcousticSettings, StageSettings
 
 Model = Mapping[str, Any]
@@ -62,6 +62,7 @@ class AcousticProblem:
         self._unfiltered = make_wavelet(s)
         self.wavelet = self._filtered(self._unfiltered)
         self.compare_data = MISFITS[s.misfit.kind](**s.misfit.options())
+        self._given_weights = read_weights(s, (len(self.items), s.n_steps, len(self.receivers)))
         self._observed: dict[int, np.ndarray] = {}
         self._check_settings()
 
@@ -117,10 +118,10 @@ class AcousticProblem:
         s = self.settings
         if not np.any(self.wavelet):
             raise ModelError("the wavelet is zero throughout: nothing would move")
-        if all(not np.any(self._weights(item)) for item in self.items) and s.mute_offset:
-            raise ModelError(
-                f"mute_offset = {s.mute_offset:g} m mutes all receivers of all shots: lower it"
-            )
+        weights = [self._weights(item) for item in self.items]
+        if all(w is not None and not np.any(w) for w in weights):
+            given = "weights" if s.weights else f"mute_offset = {s.mute_offset:g} m"
+            raise ModelError(f"{given}: no receiver of any shot is left, nothing to compare")
         if not np.any(self.masks["velocity"]):
             raise ModelError(
                 f"fixed_depth = {s.fixed_depth:g} m and fixed_velocity = {s.fixed_velocity:g} m/s "
@@ -200,12 +201,15 @@ class AcousticProblem:
         return data
 
     def _weights(self, item: int) -> np.ndarray | None:
-        """Zero for receivers nearer to the source than asked for."""
-        nearest = self.settings.mute_offset
-        if nearest <= 0:
-            return None
-        offset = np.abs(self.receivers[:, 0] - self.sources[item][0])
-        return (offset >= nearest).astype(self._start.dtype)
+        """Of the data, (n_steps, n_receivers) or broadcastable to it; None for 1 everywhere."""
+        s, weights = self.settings, self._given_weights
+        if weights is not None and weights.ndim == 3:
+            weights = weights[item]
+        if s.mute_offset > 0:
+            offset = np.abs(self.receivers[:, 0] - self.sources[item][0])
+            is_used = (offset >= s.mute_offset).astype(self._start.dtype)
+            weights = is_used if weights is None else weights * is_used
+        return weights
 
     def _filtered(self, data: np.ndarray) -> np.ndarray:
         """Low-passed along the time."""

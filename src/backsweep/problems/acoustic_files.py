@@ -76,6 +76,29 @@ def read_records(name: str, shape: tuple[int, int, int]) -> np.ndarray:
     return data
 
 
+def read_weights(s: AcousticSettings, shape: tuple[int, int, int]) -> np.ndarray | None:
+    """Weights of records of a shape (shots, time steps, receivers), or of its last axes.
+
+    Raises
+    ------
+    RunFileError
+    """
+    if s.weights is None:
+        return None
+    weights = _real("weights", s.weights).astype(s.dtype)
+    allowed = [shape[-k:] for k in (1, 2, 3)]
+    if weights.shape not in allowed:
+        raise RunFileError(
+            f"problem.weights: {s.weights} has shape {weights.shape}; one of "
+            f"{', '.join(map(str, allowed))} is needed"
+        )
+    if not np.all(np.isfinite(weights) & (weights >= 0)):
+        raise RunFileError(
+            f"problem.weights: {s.weights} has weights that are negative or not finite"
+        )
+    return weights
+
+
 def _velocity(key: str, name: str, s: AcousticSettings) -> np.ndarray:
     array = _real(key, name)
     if array.ndim != 2 or array.size == 0:

@@ -110,6 +110,7 @@ class AcousticSettings(Table):
     sources: Positions
     receivers: Positions
     misfit: Misfit = Misfit()
+    weights: ArrayFile | None = None
     mute_offset: NotNegative = 0.0
     lowpass: Positive | None = None
     noise: NotNegative = 0.0

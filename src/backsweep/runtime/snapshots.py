@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -25,7 +26,8 @@ def open_store(
         return MemoryStore(layout, max(1, n_snapshots))
     from backsweep.storage.hdf5 import HDF5Store
 
-    return HDF5Store(request.directory, layout, prefix=f"snapshot-{id(layout):x}")
+    # Ranks share folders: a prefix must be the only one among all processes and nodes.
+    return HDF5Store(request.directory, layout, prefix=f"snapshot-{uuid.uuid4().hex}")
 
 
 def close_store(store: AbstractStore) -> None:

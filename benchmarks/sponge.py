@@ -1,4 +1,4 @@
-"""Acoustic waves in plain NumPy: the time step that `demo.py` and `marmousi2.py` share.
+"""Acoustic waves in plain NumPy with a sponge: the step of `marmousi2.py`, simple to write by hand.
 
 Pressure u(z, x) with constant density obeys  u_tt + s u_t = c^2 (u_zz + u_xx) + w, second order
 in time and eighth in space. The model lies inside a frame of FRAME points in which the sponge s
@@ -65,27 +65,3 @@ def record(velocity, source, receivers, wavelet, dt, spacing, checkpointing=None
     quiet = np.zeros(c2.shape, np.float32)
     _, traces = bs.scan(step, (quiet, quiet), wavelet, checkpointing=checkpointing)
     return traces
-
-
-def draw_inversion(path, true, start, inverted, history, spacing):
-    """True, start and inverted velocity, and the misfit relative to the start."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    extent = (0, true.shape[1] * spacing / 1000, true.shape[0] * spacing / 1000, 0)
-    figure, axes = plt.subplots(2, 2, figsize=(11, 6), layout="constrained")
-    models = {"true": true, "start": start, "inverted": inverted}
-    for axis, (name, model) in zip(axes.flat, models.items(), strict=False):
-        image = axis.imshow(
-            model / 1000, extent=extent, vmin=true.min() / 1000, vmax=true.max() / 1000
-        )
-        axis.set(title=name, xlabel="x [km]", ylabel="depth [km]", aspect="auto")
-    figure.colorbar(image, ax=axes[:, :1], location="left", label="velocity [km/s]")
-    curve = axes[1, 1]
-    curve.semilogy(range(1, len(history) + 1), np.array(history) / history[0], ".-")
-    curve.set(title="misfit", xlabel="evaluation", ylabel="relative to the start")
-    curve.grid(True, which="both", alpha=0.3)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
