@@ -47,7 +47,10 @@ def errors_are_agreed_on(comm):
         with agreement(comm):
             if comm.rank == failing:
                 raise ModelError("too coarse")
+    except ModelError:
+        assert comm.size == 1, "one rank alone raises the error itself"
     except Agreed as error:
+        assert comm.size > 1
         assert error.rank == failing
         assert "too coarse" in str(error)
     else:

@@ -167,7 +167,7 @@ class Broken(Plain):
         (Broken(start=lambda: {"a": [[1.0], [1.0, 2.0]]}), Inversion((Stage(1),)), "inhomogen"),
         (Broken(start=lambda: {"a": np.ones(0)}), Inversion((Stage(1),)), "no values"),
         (Broken(true=lambda: {"b": np.ones(7)}), Inversion((Stage(1),)), r"true\(\).*\(7,\)"),
-        (Broken(at_stage=lambda: None), Inversion((Stage(1, {"k": 3}),)), "settings k"),
+        (Broken(at_stage=lambda: None), Inversion((Stage(1, {"k": 3}),)), "argument .k."),
         (Broken(at_stage=lambda k: None), Inversion((Stage(1, {"k": 3}),)), "NoneType"),
         (
             Broken(masks={"a": np.ones(2, bool)}),

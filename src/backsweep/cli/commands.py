@@ -14,7 +14,7 @@ from backsweep.api.derivatives import plan
 from backsweep.cli import interrupt
 from backsweep.cli.job import Job, open_job
 from backsweep.cli.output import EvaluationProgress, console, print_rows, print_summary
-from backsweep.cli.pictures import draw_result
+from backsweep.cli.pictures import check_picture, draw_result
 from backsweep.cli.results import Saver, check_target, data_variables, run_attributes
 from backsweep.comm import agreement
 from backsweep.errors import ResultError, RunFileError
@@ -39,6 +39,8 @@ def run_inversion(path: Path, changes: Sequence[str], overwrite: bool) -> None:
         Evaluator(job.described, job.comm)
         if job.comm.is_root:
             check_target(target, overwrite)
+            if job.run.output.picture:
+                check_picture(Path(job.run.output.picture))
     history = History(job.described, keeps_every_model=job.run.output.every_model)
     n_evaluations = sum(stage.evaluations for stage in inversion.stages)
     saver = Saver(target, run_attributes(job), console.print)
@@ -73,7 +75,12 @@ def _save_partial(job: Job, saver: Saver, history: History, error: BaseException
         return
     history.status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
     history.reason = history.reason or f"{type(error).__name__}: {error}".rstrip(": ")
-    saver.save(history)
+    try:
+        saver.save(history)
+    except ResultError as failure:
+        # What ended the run decides how the program ends.
+        console.print(str(failure))
+        return
     console.print(
         f"{history.status} after {len(history.rows)} evaluations; the result so far is in "
         f"{saver.path.resolve()}"

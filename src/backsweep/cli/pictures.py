@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from backsweep.cli.output import console, print_rows
+from backsweep.cli.results import check_folder
 from backsweep.errors import ResultError
 from backsweep.storage.results import Variable, read_result
 
@@ -18,6 +19,8 @@ FEW = 6
 
 #: In the order in which they are drawn.
 _VERSIONS = ("true", "target", "start", "best")
+
+_FORMATS = (".png", ".pdf", ".svg")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,23 @@ def show_result(result: Path, output: Path | None) -> None:
     print_rows(rows)
     picture = draw_result(result, output or result.with_suffix(".png"))
     console.print(f"picture  {picture.resolve()}")
+
+
+def check_picture(picture: Path) -> None:
+    """Refuse before any work is done what could not be written at its end.
+
+    Without matplotlib a run is done all the same.
+
+    Raises
+    ------
+    ResultError
+    """
+    if picture.suffix not in _FORMATS:
+        raise ResultError(
+            f"the picture {str(picture)!r} is of no known format; end its name with one of "
+            f"{', '.join(_FORMATS)}"
+        )
+    check_folder(picture, "picture")
 
 
 def draw_result(result: Path, picture: Path) -> Path:

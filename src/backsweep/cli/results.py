@@ -43,19 +43,37 @@ def check_target(path: Path, overwrite: bool) -> None:
     ------
     ResultError
     """
-    if path.exists() and not overwrite:
-        raise ResultError(
-            f"the result file {path} is in the way; add --overwrite, or set output.result"
-        )
+    try:
+        if path.is_dir():
+            raise ResultError(f"the result {str(path)!r} is a folder; name a file in it")
+        if path.exists() and not overwrite:
+            raise ResultError(
+                f"the result file {path} is in the way; add --overwrite, or name another one"
+            )
+        check_folder(path, "result")
+    except OSError as error:
+        if isinstance(error, ResultError):
+            raise
+        raise ResultError(f"the result {path} cannot be written: {error.strerror}") from error
+
+
+def check_folder(path: Path, what: str) -> None:
+    """Refuse a file in a folder that is not there or cannot be written to.
+
+    Raises
+    ------
+    ResultError
+    """
     if not path.parent.is_dir():
-        raise ResultError(f"the folder {path.parent} of the result file does not exist")
+        raise ResultError(f"the folder {path.parent} of the {what} does not exist; make it first")
     probe = path.with_name(f".{path.name}.probe")
     try:
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise ResultError(
-            f"the folder {path.parent} of the result file cannot be written to: {error.strerror}"
+            f"the {what} {path} cannot be written to the folder {path.parent.resolve()}: "
+            f"{error.strerror}"
         ) from error
 
 
@@ -85,7 +103,7 @@ class Saver:
         try:
             self.save(history)
         except ResultError as error:
-            self.warn(f"{error}; the run goes on, the last good result stays")
+            self.warn(f"{error}; the run goes on")
             self._ended = time.perf_counter()
 
     def save(self, history: History) -> None:
@@ -98,7 +116,11 @@ class Saver:
         """
         begin = time.perf_counter()
         attributes = self.attributes | history.attributes()
-        write_result(self.path, history.variables(), attributes)
+        try:
+            write_result(self.path, history.variables(), attributes)
+        except ResultError as error:
+            stays = "; the last good one stays" if self.path.exists() else ""
+            raise ResultError(f"{error}{stays}") from error
         self._ended = time.perf_counter()
         self._took = self._ended - begin
 

@@ -8,26 +8,22 @@ import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from backsweep.errors import RunFileError
+from backsweep.errors import ModelError, RunFileError
 from backsweep.inverse.invert import Inversion, Regulariser, Stage
 from backsweep.inverse.regularisation import Tikhonov, TotalVariation
 from backsweep.inverse.transforms import Unknown
 from backsweep.problems.files import ArrayFile, read_array
-from backsweep.problems.tables import Table, did_you_mean
+from backsweep.problems.tables import Count, NotNegative, Positive, Table, did_you_mean
 from backsweep.runtime.checkpointing import Checkpointing
 
 BUILT_IN = {
     "acoustic": "backsweep.problems.acoustic:AcousticProblem",
     "pulse_design": "backsweep.problems.pulse_design:PulseDesign",
 }
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
 
 
 class ParameterTable(Table):
@@ -116,7 +112,7 @@ class RunFile(Table):
         o = self.optimiser
         return Inversion(
             stages=tuple(self._stages()),
-            unknowns={name: table.unknown() for name, table in self.parameters.items()},
+            unknowns={name: self._unknown(name) for name in self.parameters},
             regularisers={
                 name: table.regularisers()
                 for name, table in self.parameters.items()
@@ -130,6 +126,12 @@ class RunFile(Table):
             tolerance=o.tolerance,
         )
 
+    def _unknown(self, name: str) -> Unknown:
+        try:
+            return self.parameters[name].unknown()
+        except (ModelError, RunFileError) as error:
+            raise RunFileError(f"parameters.{name}: {error}") from error
+
     def _stages(self) -> list[Stage]:
         if not self.stages:
             return [Stage(self.optimiser.evaluations)]
@@ -137,7 +139,7 @@ class RunFile(Table):
         for number, table in enumerate(self.stages):
             settings = dict(table)
             evaluations = settings.pop("evaluations", None)
-            if not isinstance(evaluations, int) or evaluations < 1:
+            if type(evaluations) is not int or evaluations < 1:
                 raise RunFileError(
                     f"stages.{number}.evaluations = {evaluations!r}: a whole number of at least 1 "
                     "is needed"
@@ -182,9 +184,9 @@ def load(path: Path, changes: Sequence[str] = ()) -> tuple[RunFile, str, tuple[P
 def _apply(table: dict[str, Any], change: str) -> None:
     """Set a nested key; the value is TOML, or else a plain text."""
     key, is_given, value = change.partition("=")
-    if not is_given or not key.strip():
+    *parents, last = (name.strip() for name in key.split("."))
+    if not is_given or not all((*parents, last)):
         raise RunFileError(f"--set {change}: write key=value, such as optimiser.evaluations=10")
-    *parents, last = key.strip().split(".")
     for name in parents:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):

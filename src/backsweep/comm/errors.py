@@ -28,8 +28,12 @@ def agreement(comm: AbstractComm) -> Iterator[None]:
     """If the block fails with a `BacksweepError` on any rank, raise it on all.
 
     Collective: every rank must enter. For what is quick (reading files, checks); a rank that fails
-    in a long computation ends the job with `AbstractComm.abort` instead.
+    in a long computation ends the job with `AbstractComm.abort` instead. One rank alone raises the
+    error itself.
     """
+    if comm.size == 1:
+        yield
+        return
     error: BacksweepError | None = None
     try:
         yield

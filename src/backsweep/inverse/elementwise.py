@@ -21,6 +21,8 @@ class Transform:
     """(p0, d, bounds) -> p, traced; d = 0 gives p0 exactly."""
     change: Callable[[Array, float], Array] | None
     """(p0, p) -> T(p) - T(p0); None where p cannot leave the bounds."""
+    slope: Callable[[Array, Any], Any]
+    """(p0, bounds) -> abs(dT/dp) at p0."""
     is_decreasing: bool = False
     needs_positive: bool = False
 
@@ -34,17 +36,19 @@ def _apply_logistic(p0: Array, d: Any, bounds: Bounds) -> Any:
 
 
 TRANSFORMS: Final = {
-    "none": Transform(lambda p0, d, _: p0 + d, lambda p0, p: p - p0),
+    "none": Transform(lambda p0, d, _: p0 + d, lambda p0, p: p - p0, lambda p0, _: 1.0),
     "log": Transform(
         lambda p0, d, _: p0 * np.exp(d),
         lambda p0, p: np.log(max(p, 0.0) / p0),
+        lambda p0, _: 1 / p0,
         needs_positive=True,
     ),
     "slowness": Transform(
         lambda p0, d, _: p0 / (1 + p0 * d),
         lambda p0, p: np.divide(1.0, max(p, 0.0)) - 1 / p0,
+        lambda p0, _: 1 / p0**2,
         is_decreasing=True,
         needs_positive=True,
     ),
-    "logistic": Transform(_apply_logistic, None),
+    "logistic": Transform(_apply_logistic, None, lambda p0, b: 1 / (p0 - b[0]) + 1 / (b[1] - p0)),
 }

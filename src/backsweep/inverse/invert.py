@@ -218,8 +218,9 @@ def _unknown_settings(described: Described, given: Mapping[str, Unknown]) -> dic
                 )
         if masks:
             own = replace(own, mask=np.logical_and.reduce(masks))
-        if own.scale is None:
-            own = replace(own, scale=described.member("scales", name))
+        size = described.member("scales", name)
+        if own.scale is None and size is not None:
+            own = replace(own, scale=own.scale_of(start, size))
         settings[name] = replace(own, scale=np.asarray(own.scale_at(start)))
     return settings
 

@@ -51,7 +51,8 @@ class OptionalMembers(Protocol):
     masks : mapping of str to ndarray of bool
         Where a parameter is sought; elsewhere its start value stays.
     scales : mapping of str to ndarray or float
-        Typical size of a change: the unit of the unknowns.
+        Typical size of a change [unit of the parameter], whatever the transform: the unit of the
+        unknowns.
     """
 
     dims: Mapping[str, tuple[str, ...]]
@@ -178,8 +179,7 @@ class Described:
             inspect.signature(self.problem.at_stage).bind(**settings)
         except TypeError as error:
             raise ModelError(
-                f"at_stage of the problem {type(self.problem).__name__} does not take the settings "
-                f"{', '.join(settings)}: {error}"
+                f"stages: at_stage of the problem {type(self.problem).__name__}: {error}"
             ) from error
         found = self.problem.at_stage(**settings)
         if not hasattr(found, "misfit"):
@@ -211,5 +211,7 @@ def _check_start(name: str, value: np.ndarray) -> None:
             "point: write floats, or .astype(float)"
         )
     if not np.all(np.isfinite(value)):
-        n = int(np.sum(~np.isfinite(value)))
-        raise ModelError(f"the start value of {name!r} has {n} values that are not finite")
+        where = tuple(int(k) for k in np.argwhere(~np.isfinite(value))[0])
+        raise ModelError(
+            f"the start value of {name!r} is not finite: it is {value[where]} at point {where}"
+        )

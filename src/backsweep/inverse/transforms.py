@@ -105,6 +105,12 @@ class Unknown:
         ):
             raise ModelError("scale must be positive and finite everywhere")
 
+    def scale_of(self, start: Array, size: float | Array) -> Any:
+        """The scale for changes of this size [unit of the parameter]."""
+        with np.errstate(all="ignore"):  # values that are sought are checked by `Unknowns`
+            slope = np.asarray(TRANSFORMS[self.transform].slope(start, self.bounds))
+        return size * np.where(np.isfinite(slope) & (slope > 0), slope, 1.0)
+
     def scale_at(self, start: Array) -> float | Array:
         """The scale that was given, or the default for a start value."""
         if self.scale is not None:

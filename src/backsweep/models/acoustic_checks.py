@@ -22,7 +22,7 @@ def check(model: Acoustic, velocity: Any, source: Any, receivers: Any, wavelet: 
     """See `Acoustic.check`."""
     velocity, wavelet = np.asarray(velocity), np.asarray(wavelet)
     check_geometry(model, velocity, source, receivers, wavelet)
-    _check_velocity(velocity)
+    check_velocity(velocity)
     check_finite("the wavelet", wavelet)
     _check_time_step(model, velocity)
     _check_resolution(model, velocity, wavelet)
@@ -102,7 +102,8 @@ def _check_below_surface(name: str, points: np.ndarray) -> None:
         )
 
 
-def _check_velocity(velocity: np.ndarray) -> None:
+def check_velocity(velocity: np.ndarray) -> None:
+    """Refuse what can be no velocity in m/s."""
     check_positive("velocity", velocity, "m/s")
     low, high = float(velocity.min()), float(velocity.max())
     if high < KM_PER_SECOND_BELOW:

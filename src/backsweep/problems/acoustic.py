@@ -9,13 +9,11 @@ from typing import Any, Self, final
 import numpy as np
 import scipy.signal
 
-from backsweep.errors import ModelError, RunFileError
+from backsweep.errors import ModelError
 from backsweep.inverse.misfits import MISFITS
 from backsweep.models.acoustic import Acoustic
-from backsweep.models.wavelets import ricker
-from backsweep.problems.acoustic_settings import AcousticSettings
-from backsweep.problems.files import read_array
-from backsweep.problems.made import basin
+from backsweep.problems.acoustic_files import make_wavelet, read_models, read_records, read_weights
+from backsweep.problems.acoustic_settings import AcousticSettings, StageSettings
 
 Model = Mapping[str, Any]
 
@@ -46,7 +44,7 @@ class AcousticProblem:
 
     def __init__(self, settings: AcousticSettings) -> None:
         s = self.settings = settings
-        self._true, self._start = _models(s)
+        self._true, self._start = read_models(s)
         self.simulation = Acoustic(
             shape=(self._start.shape[0], self._start.shape[1]),
             spacing=s.spacing,
@@ -61,10 +59,12 @@ class AcousticProblem:
         self.sources = s.sources.positions()
         self.receivers = s.receivers.positions()
         self.items = range(len(self.sources))
-        self.wavelet = self._filtered(self._wavelet())
+        self._unfiltered = make_wavelet(s)
+        self.wavelet = self._filtered(self._unfiltered)
         self.compare_data = MISFITS[s.misfit.kind](**s.misfit.options())
-        self._given_weights = self._read_weights()
+        self._given_weights = read_weights(s, (len(self.items), s.n_steps, len(self.receivers)))
         self._observed: dict[int, np.ndarray] = {}
+        self._check_settings()
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], folders: Sequence[Path]) -> Self:
@@ -98,13 +98,14 @@ class AcousticProblem:
         }
 
     def check(self, parameters: Model) -> None:
-        if not np.any(self.masks["velocity"]):
-            raise ModelError(
-                f"no point of the model is sought: none lies below fixed_depth = "
-                f"{self.settings.fixed_depth} m with a start velocity above fixed_velocity = "
-                f"{self.settings.fixed_velocity} m/s"
-            )
-        velocity = np.asarray(parameters["velocity"])
+        self._check_velocity(np.asarray(parameters["velocity"]))
+        if self._true is not None and not self.settings.observed:
+            try:
+                self._check_velocity(self._true)
+            except ModelError as error:
+                raise ModelError(f"the true model: {error}") from error
+
+    def _check_velocity(self, velocity: np.ndarray) -> None:
         for number, source in enumerate(self.sources):
             try:
                 self.simulation.check(velocity, source, self.receivers, self.wavelet)
@@ -112,11 +113,25 @@ class AcousticProblem:
                 # The first source stands for all that does not depend on the source.
                 raise error if number == 0 else ModelError(f"shot {number}: {error}") from error
 
-    def at_stage(self, lowpass: float | None = None) -> AcousticProblem:
-        """The problem below a frequency [Hz]."""
-        if not isinstance(lowpass, int | float | None):
-            raise ModelError(f"lowpass = {lowpass!r}: a frequency in Hz is needed")
-        return type(self)(self.settings.model_copy(update={"lowpass": lowpass}))
+    def _check_settings(self) -> None:
+        """What would leave nothing to compare or to seek."""
+        s = self.settings
+        if not np.any(self.wavelet):
+            raise ModelError("the wavelet is zero throughout: nothing would move")
+        weights = [self._weights(item) for item in self.items]
+        if all(w is not None and not np.any(w) for w in weights):
+            given = "weights" if s.weights else f"mute_offset = {s.mute_offset:g} m"
+            raise ModelError(f"{given}: no receiver of any shot is left, nothing to compare")
+        if not np.any(self.masks["velocity"]):
+            raise ModelError(
+                f"fixed_depth = {s.fixed_depth:g} m and fixed_velocity = {s.fixed_velocity:g} m/s "
+                "leave no point at which velocity is sought: lower them"
+            )
+
+    def at_stage(self, **settings: Any) -> AcousticProblem:
+        """The problem with a stage's settings: `lowpass`, a frequency [Hz]."""
+        stage = StageSettings.read(settings, "stages")
+        return type(self)(self.settings.model_copy(update=stage.model_dump()))
 
     # ---------------------------------------------------------------- names and units
 
@@ -152,7 +167,10 @@ class AcousticProblem:
 
     def prepare(self, items: Sequence[int]) -> None:
         """Read or make what was recorded of these shots."""
-        recorded = self._read_data() if self.settings.observed else None
+        recorded = None
+        if self.settings.observed:
+            shape = (len(self.sources), self.settings.n_steps, len(self.receivers))
+            recorded = read_records(self.settings.observed, shape)
         for item in items:
             data = self._made(item) if recorded is None else recorded[item]
             self._observed[item] = np.asarray(self._filtered(data), self._start.dtype)
@@ -173,26 +191,13 @@ class AcousticProblem:
         """Data of the true model before any filter, with noise if asked for."""
         data = np.asarray(
             self.simulation.simulate(
-                self._true, self.sources[item], self.receivers, self._wavelet().astype(np.float64)
+                self._true, self.sources[item], self.receivers, self._unfiltered
             )
         )
         if self.settings.noise:
             rng = np.random.default_rng((self.settings.seed, item))
             rms = np.sqrt(np.mean(np.square(data, dtype=np.float64)))
             data = data + self.settings.noise * rms * rng.standard_normal(data.shape)
-        return data
-
-    def _read_data(self) -> np.ndarray:
-        assert self.settings.observed is not None
-        data = read_array(self.settings.observed)
-        expected = (len(self.sources), self.settings.n_steps, len(self.receivers))
-        if data.shape != expected:
-            raise RunFileError(
-                f"problem.observed: {self.settings.observed} has shape {data.shape}; "
-                f"(shots, time steps, receivers) = {expected} is needed"
-            )
-        if not np.all(np.isfinite(data)):
-            raise RunFileError(f"problem.observed: {self.settings.observed} is not finite")
         return data
 
     def _weights(self, item: int) -> np.ndarray | None:
@@ -206,29 +211,6 @@ class AcousticProblem:
             weights = is_used if weights is None else weights * is_used
         return weights
 
-    def _read_weights(self) -> np.ndarray | None:
-        s = self.settings
-        if s.weights is None:
-            return None
-        weights = read_array(s.weights).astype(self._start.dtype)
-        shape = (len(self.sources), s.n_steps, len(self.receivers))
-        allowed = [shape[-k:] for k in (1, 2, 3)]
-        if weights.shape not in allowed or not np.all(weights >= 0):
-            raise RunFileError(
-                f"problem.weights: {s.weights} has shape {weights.shape}; numbers that are not "
-                f"negative, one for each of {' or '.join(map(str, allowed))}, are needed"
-            )
-        return weights
-
-    def _wavelet(self) -> np.ndarray:
-        s = self.settings
-        if s.wavelet.file is not None:
-            wavelet = np.asarray(read_array(s.wavelet.file), np.float64).ravel()
-        else:
-            assert s.wavelet.ricker is not None
-            wavelet = ricker(s.wavelet.ricker, s.dt, s.n_steps, s.wavelet.delay)
-        return s.wavelet.amplitude * wavelet
-
     def _filtered(self, data: np.ndarray) -> np.ndarray:
         """Low-passed along the time."""
         s = self.settings
@@ -241,26 +223,3 @@ class AcousticProblem:
             )
         sos = scipy.signal.butter(4, s.lowpass, fs=1 / s.dt, output="sos")
         return np.asarray(scipy.signal.sosfilt(sos, data, axis=0))
-
-
-def _models(s: AcousticSettings) -> tuple[np.ndarray | None, np.ndarray]:
-    """True (if known) and start velocity, (nx, nz), in the precision that was asked for."""
-    if s.made is not None:
-        true, start = basin(s.made.shape)
-        return true.astype(s.dtype), start.astype(s.dtype)
-    assert s.start is not None
-    start = _velocity("start", s.start, s)
-    known = None if s.true is None else _velocity("true", s.true, s)
-    if known is not None and known.shape != start.shape:
-        raise RunFileError(
-            f"problem.true has shape {known.shape} and problem.start {start.shape}: they must agree"
-        )
-    return known, start
-
-
-def _velocity(key: str, name: str, s: AcousticSettings) -> np.ndarray:
-    array = read_array(name)
-    if array.ndim != 2:
-        raise RunFileError(f"problem.{key}: {name} has shape {array.shape}; a model has 2 axes")
-    array = array.T if s.axes == "zx" else array
-    return np.ascontiguousarray(array, dtype=s.dtype)

@@ -8,11 +8,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from backsweep.problems.files import ArrayFile
-from backsweep.problems.tables import Table
+from backsweep.problems.tables import Count, Finite, NotNegative, Positive, Table
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+Points = Annotated[list[Finite], Field(min_length=1)]
 
 
 class Range(Table):
@@ -20,14 +18,14 @@ class Range(Table):
 
     first: Finite
     last: Finite
-    number: Annotated[int, Field(ge=1)]
+    number: Count
 
 
 class Positions(Table):
     """Points at `x` and `z` [m]; one value stands for all."""
 
-    x: Range | list[Finite] | Finite
-    z: Range | list[Finite] | Finite
+    x: Range | Points | Finite
+    z: Range | Points | Finite
 
     def positions(self) -> np.ndarray:
         """Shape (n, 2) [m]."""
@@ -56,6 +54,12 @@ class Wavelet(Table):
     file: ArrayFile | None = None
     amplitude: Finite = 1.0
 
+    def peak(self) -> float | None:
+        """Time of the maximum [s], if it is known without reading a file."""
+        if self.ricker is None:
+            return None
+        return 1.5 / self.ricker if self.delay is None else self.delay
+
     @model_validator(mode="after")
     def _one(self) -> Wavelet:
         if (self.ricker is None) == (self.file is None):
@@ -82,7 +86,7 @@ class Misfit(Table):
 class Made(Table):
     """A model that the code makes."""
 
-    shape: tuple[int, int] = (220, 80)
+    shape: tuple[Count, Count] = (220, 80)
 
 
 class AcousticSettings(Table):
@@ -110,7 +114,7 @@ class AcousticSettings(Table):
     mute_offset: NotNegative = 0.0
     lowpass: Positive | None = None
     noise: NotNegative = 0.0
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     fixed_depth: Finite = -1.0
     fixed_velocity: NotNegative = 0.0
     velocity_scale: Positive = 1000.0
@@ -124,4 +128,16 @@ class AcousticSettings(Table):
             raise ValueError("a made model is its own true one: leave out true")
         if self.true is None and self.made is None and self.observed is None:
             raise ValueError("give observed = (recorded data), or true = (a model to make them)")
+        peak, end = self.wavelet.peak(), self.n_steps * self.dt
+        if peak is not None and not 0 <= peak < end:
+            raise ValueError(
+                f"the wavelet has its maximum at {peak:.4g} s, outside of the run from 0 to "
+                f"{end:.4g} s: change wavelet.delay, or n_steps"
+            )
         return self
+
+
+class StageSettings(Table):
+    """What a stage may set besides its evaluations."""
+
+    lowpass: Positive | None = None

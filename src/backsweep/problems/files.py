@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from pydantic import AfterValidator, ValidationInfo
 
 from backsweep.errors import ResultError, RunFileError
 from backsweep.problems.tables import did_you_mean
-from backsweep.storage.results import read_result
+from backsweep.storage.arrays import list_arrays, read_dataset
 
 _H5 = (".h5", ".hdf5", ".nc")
 
@@ -25,12 +26,18 @@ def find_file(name: str, folders: Sequence[Path]) -> Path:
     ValueError
         If it is in none of them.
     """
-    for folder in folders or (Path(),):
-        path = folder / Path(name).expanduser()
-        if path.is_file():
-            return path
-    looked = " and ".join(str(f.resolve()) for f in folders or (Path(),))
-    raise ValueError(f"there is no such file (looked for in {looked})")
+    paths = [folder / os.path.expanduser(name) for folder in folders or (Path(),)]
+    try:
+        for path in paths:
+            if path.is_file():
+                return path
+        for path in paths:
+            if path.exists():
+                raise ValueError(f"{path.resolve()} is a folder or device; give a file")
+    except OSError as error:
+        raise ValueError(f"it cannot be looked for: {error.strerror}") from error
+    looked = dict.fromkeys(str(path.resolve().parent) for path in paths)
+    raise ValueError(f"there is no such file (looked for in {' and '.join(looked)})")
 
 
 def _located(name: str, info: ValidationInfo) -> str:
@@ -60,49 +67,70 @@ def read_array(name: str) -> np.ndarray:
             raise RunFileError(f"{path} holds one array; leave out :{key}")
         return _numeric(_loaded(path), name)
     if path.suffix != ".mat" and path.suffix not in _H5:
-        raise RunFileError(
-            f"{path}: arrays are read from .npy, .mat and .h5 files, not {path.suffix or 'this'}"
-        )
-    arrays = _read_mat(path) if path.suffix == ".mat" else _read_h5(path)
-    if not key and len(arrays) == 1:
-        (key,) = arrays
-    if key not in arrays:
-        listed = f"{key!r} is not in it; {did_you_mean(key, arrays)}" if key else _choose(arrays)
-        raise RunFileError(f"{path}: {listed}")
-    return _numeric(arrays[key], name)
+        raise RunFileError(f"{path} is no .npy, .mat or .h5 file, from which arrays are read")
+    keys, read = _open_mat(path) if path.suffix == ".mat" else _open_h5(path)
+    if not key and len(keys) == 1:
+        (key,) = keys
+    if key not in keys:
+        raise RunFileError(f"{path}{_choose(path, key, keys)}")
+    return _numeric(read(key), name)
 
 
-def _choose(arrays: Mapping[str, Any]) -> str:
-    return f"say which of its arrays: file:key, with a key of {', '.join(arrays)}"
+Opened = tuple[list[str], Callable[[str], Any]]
+"""Names of the arrays of a file, and how one of them is read."""
 
 
-def _loaded(path: Path) -> Any:
+def _choose(path: Path, key: str, keys: Sequence[str]) -> str:
+    if not keys:
+        return " holds no array of numbers"
+    if key:
+        return f": {key!r} is not in it; {did_you_mean(key, keys)}"
+    return f" holds several arrays; write {path.name}:key with one of {', '.join(keys)}"
+
+
+def _loaded(path: Path) -> np.ndarray:
     try:
-        return np.load(path, allow_pickle=False)
+        with open(path, "rb") as file:
+            # Not np.load, which takes what is no such file for a pickle.
+            return np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise RunFileError(f"{path} is no readable .npy file: {error}") from error
+        raise RunFileError(f"{path} is no readable .npy file: {_reason(error)}") from error
 
 
-def _read_mat(path: Path) -> dict[str, Any]:
+def _open_mat(path: Path) -> Opened:
     """MATLAB files up to 7.2; 7.3 is HDF5, with the axes in the other order."""
     try:
         found = scipy.io.loadmat(path, squeeze_me=True)
     except NotImplementedError:
-        return {name: value.T for name, value in _read_h5(path).items()}
+        keys, read = _open_h5(path)
+        return keys, lambda key: np.squeeze(read(key)).T
     except Exception as error:
-        raise RunFileError(f"{path} is no readable .mat file: {error}") from error
-    return {
-        name: value
+        raise RunFileError(f"{path} is no readable .mat file: {_reason(error)}") from error
+    numeric = [
+        name
         for name, value in found.items()
         if not name.startswith("__") and np.asarray(value).dtype.kind in "biufc"
-    }
+    ]
+    return numeric, found.__getitem__
 
 
-def _read_h5(path: Path) -> dict[str, Any]:
+def _open_h5(path: Path) -> Opened:
+    def read(key: str) -> np.ndarray:
+        try:
+            return read_dataset(path, key)
+        except ResultError as error:
+            raise RunFileError(str(error)) from error
+
     try:
-        return {name: v.values for name, v in read_result(path)[0].items()}
+        return list_arrays(path), read
     except ResultError as error:
         raise RunFileError(str(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of a library's error."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text.splitlines()[0].partition(". ")[0])
 
 
 def _numeric(value: Any, name: str) -> np.ndarray:

@@ -234,10 +234,10 @@ class PulseDesign:
 
     def targets(self) -> dict[str, Field]:
         """What the profiles should be; not a number where any value will do."""
-        is_free = self.weight == 0
+        is_free, any_value = self.weight == 0, complex(np.nan, np.nan)
         dims, n = ("offset", "position"), (len(self.offsets), 1)
         return {
-            "profile": (np.tile(np.where(is_free, np.nan, self.target_xy), n), dims, "1"),
+            "profile": (np.tile(np.where(is_free, any_value, self.target_xy), n), dims, "1"),
             "profile_z": (np.tile(np.where(is_free, np.nan, self.target_z), n), dims, "1"),
         }
 

@@ -19,9 +19,9 @@ _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 def parse_bytes(value: int | float | str) -> int:
     """Bytes from a number or a text such as "200 MB" or "2 GiB"."""
-    if isinstance(value, (int, float)):
+    if isinstance(value, (int, float)) and value >= 0:
         return int(value)
-    match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", value)
+    match = re.fullmatch(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*([A-Za-z]*)\s*", str(value))
     if match is None or match[2].upper() not in _UNITS:
         raise ScheduleError(
             f"{value!r} is no amount of memory; write a number of bytes, or a number and one of "

@@ -73,4 +73,7 @@ def reason(error: BaseException) -> str:
         return os.strerror(number)
     # KeyError shows its message in quotes.
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return str(text).partition("\n")[0]
+    line = str(text).partition("\n")[0]
+    # HDF5 puts the cause in parentheses, with sizes after a colon.
+    cause = re.fullmatch(r"Unable to [\w ]+ \(([^:]+).*\)", line)
+    return cause[1] if cause else line

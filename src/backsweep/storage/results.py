@@ -31,7 +31,7 @@ Attribute: TypeAlias = str | int | float | bool
 
 _MARK = "backsweep_result"
 _BARE = "This is a netCDF dimension but not a netCDF variable."
-_HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError)
+HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError)
 _ITEM_SIZES = {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8), "c": (8, 16)}
 
 
@@ -90,7 +90,7 @@ def write_result(
         sizes = _dimensions(variables, arrays)
         _check_attributes(attributes)
         write_durably(path, _image(variables, arrays, sizes, attributes))
-    except _HDF5_ERRORS as error:
+    except HDF5_ERRORS as error:
         raise ResultError(f"the result {path} could not be written: {reason(error)}") from error
 
 
@@ -115,9 +115,9 @@ def read_result(path: str | os.PathLike[str]) -> tuple[dict[str, Variable], dict
         with h5py.File(path, "r", locking=False) as file:
             _check_mark(file)
             datasets = {k: v for k, v in file.items() if isinstance(v, h5py.Dataset)}
-            variables = {k: _read(v) for k, v in datasets.items() if not _is_bare(v)}
+            variables = {k: _read(v) for k, v in datasets.items() if not is_bare(v)}
             attributes = {k: _plain(v) for k, v in file.attrs.items() if k != _MARK}
-    except _HDF5_ERRORS as error:
+    except HDF5_ERRORS as error:
         raise ResultError(f"the result {path} could not be read: {reason(error)}") from error
     return variables, attributes
 
@@ -227,18 +227,20 @@ def _check_mark(file: h5py.File) -> None:
         raise ValueError(f"it has format {version}, {FORMAT_VERSION} is expected")
 
 
-def _is_bare(dataset: h5py.Dataset) -> bool:
+def is_bare(dataset: h5py.Dataset) -> bool:
     """Whether it stands for a dimension only."""
     return _text(dataset.attrs.get("NAME", "")).startswith(_BARE)
 
 
-def _read(dataset: h5py.Dataset) -> Variable:
+def read_values(dataset: h5py.Dataset) -> Array:
+    """All values; what xarray and we mark as booleans is such."""
     values = np.asarray(dataset[()])
-    attributes = dataset.attrs
-    if _text(attributes.get("dtype", "")) == "bool":
-        values = values.astype(bool)
-    unit, long_name = (_text(attributes.get(key, "")) for key in ("units", "long_name"))
-    return Variable(values, _read_dims(dataset), unit, long_name)
+    return values.astype(bool) if _text(dataset.attrs.get("dtype", "")) == "bool" else values
+
+
+def _read(dataset: h5py.Dataset) -> Variable:
+    unit, long_name = (_text(dataset.attrs.get(key, "")) for key in ("units", "long_name"))
+    return Variable(read_values(dataset), _read_dims(dataset), unit, long_name)
 
 
 def _read_dims(dataset: h5py.Dataset) -> tuple[str, ...]:
