@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, final
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -59,6 +60,8 @@ class EvaluationProgress:
         relative = f"misfit {_relative(row, history)} of the start"
         if row.stage > 0:
             relative += f" of stage {row.stage + 1}"
+        if np.isinf(row.misfit):
+            relative = "the simulation is unstable for this model: a shorter step"
         if self.bar is not None:
             self.bar.update(self.task, completed=number, description=relative)
             return

@@ -15,7 +15,7 @@ from backsweep.storage.results import Variable
 
 @dataclass(frozen=True)
 class Row:
-    """One evaluation."""
+    """One evaluation; the misfit is infinite where the simulation was unstable."""
 
     stage: int
     misfit: float

@@ -11,7 +11,7 @@ import numpy as np
 from backsweep.api.derivatives import grad, jvp, value_and_grad
 from backsweep.comm import AbstractComm, SerialComm, Team
 from backsweep.errors import ModelError
-from backsweep.inverse.evaluate import Evaluator
+from backsweep.inverse.evaluate import Evaluation, Evaluator
 from backsweep.inverse.history import History, Row
 from backsweep.inverse.optimise import BudgetSpent, gauss_newton_cg, lbfgsb
 from backsweep.inverse.problem import Described, Parameters
@@ -297,12 +297,13 @@ class _Run:
             more, bar = value_and_grad(penalty)(_wide(parameters[name]))
             value, bars[name] = value + float(more), bars[name] + bar
         gradient = self.unknowns.pullback(x, bars)
-        self._check_finite(value, gradient, parameters)
+        if not (np.isfinite(value) and np.all(np.isfinite(gradient))):
+            return self._rejected(evaluation, gradient, parameters)
         norm = float(np.linalg.norm(gradient))
         self.history.rows.append(Row(self.stage, evaluation.value, value, norm, evaluation.cost))
         self.history.last = evaluation
         if value < self.lowest:
-            self.lowest = value
+            self.lowest, self.uphill = value, -gradient
             self.history.best = {k: np.array(v) for k, v in parameters.items()}
         self.on_evaluation(self.history)
         return value, gradient
@@ -329,15 +330,29 @@ class _Run:
             for regulariser in regularisers
         ]
 
-    def _check_finite(self, value: float, gradient: np.ndarray, parameters: Parameters) -> None:
-        if np.isfinite(value) and np.all(np.isfinite(gradient)):
-            return
-        self.described.check(parameters)  # it may know why
-        raise ModelError(
-            f"evaluation {len(self.history.rows) + 1}: the misfit is {value:.6g} and "
-            f"{np.sum(~np.isfinite(gradient))} values of the gradient are not finite; the "
-            "simulation is unstable for this model: use bounds or a smaller time step"
-        )
+    def _rejected(
+        self, evaluation: Evaluation, gradient: np.ndarray, parameters: Parameters
+    ) -> tuple[float, np.ndarray]:
+        """What a line search is told of a model at which the simulation is unstable.
+
+        Twice the lowest objective, as steep uphill as the best point is downhill: it goes back.
+
+        Raises
+        ------
+        ModelError
+            Where nothing is known to go back to.
+        """
+        if np.isinf(self.lowest):
+            self.described.check(parameters)  # it may know why
+            raise ModelError(
+                f"evaluation {len(self.history.rows) + 1}: the misfit is {evaluation.value:.6g} "
+                f"and {np.sum(~np.isfinite(gradient))} values of the gradient are not finite; the "
+                "simulation is unstable for this model: use a smaller time step"
+            )
+        value, norm = 2 * self.lowest, float(np.linalg.norm(self.uphill))
+        self.history.rows.append(Row(self.stage, np.inf, value, norm, evaluation.cost))
+        self.on_evaluation(self.history)
+        return value, self.uphill
 
     def _spend(self, to_keep: int = 0) -> None:
         if self.n_left <= to_keep:
