@@ -173,7 +173,8 @@ class AcousticProblem:
             recorded = read_records(self.settings.observed, shape)
         for item in items:
             data = self._made(item) if recorded is None else recorded[item]
-            self._observed[item] = np.asarray(self._filtered(data), self._start.dtype)
+            # A copy: a view would keep the records of all shots.
+            self._observed[item] = np.array(self._filtered(data), self._start.dtype)
 
     def observed(self, item: int) -> np.ndarray:
         """Pressure that was recorded, shape (n_steps, n_receivers).
