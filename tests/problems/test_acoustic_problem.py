@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import h5py
 import numpy as np
 import pytest
 
@@ -46,3 +47,18 @@ def test_a_lowpass_must_be_a_frequency():
 def test_a_model_without_a_point_that_is_sought_is_refused():
     with pytest.raises(ModelError, match="fixed_velocity = 9000 m/s leave no point"):
         problem(fixed_velocity=9000.0)
+
+
+def test_only_the_records_of_the_shots_asked_for_are_read(tmp_path):
+    """A rank must not hold, nor judge, what others work on."""
+    made = problem()
+    made.prepare([0, 1])
+    records = np.stack([made.observed(0), made.observed(1)])
+    records[1, 3, 2] = np.nan
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["data"] = records
+    recorded = problem(observed=str(tmp_path / "data.h5"))
+    recorded.prepare([0])
+    assert np.array_equal(recorded.observed(0), made.observed(0))
+    with pytest.raises(RunFileError, match="nan at shot 1, time step 3, receiver 2"):
+        recorded.prepare([1])

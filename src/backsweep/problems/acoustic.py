@@ -170,7 +170,7 @@ class AcousticProblem:
         recorded = None
         if self.settings.observed:
             shape = (len(self.sources), self.settings.n_steps, len(self.receivers))
-            recorded = read_records(self.settings.observed, shape)
+            recorded = read_records(self.settings.observed, shape, items)
         for item in items:
             data = self._made(item) if recorded is None else recorded[item]
             # A copy: a view would keep the records of all shots.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from backsweep.errors import ModelError, RunFileError
 from backsweep.models.acoustic_checks import check_velocity
 from backsweep.models.wavelets import ricker
 from backsweep.problems.acoustic_settings import AcousticSettings
-from backsweep.problems.files import read_array
+from backsweep.problems.files import StoredArray, open_array
 from backsweep.problems.made import basin
 
 
@@ -54,26 +55,39 @@ def make_wavelet(s: AcousticSettings) -> np.ndarray:
     return np.asarray(s.wavelet.amplitude * wavelet)
 
 
-def read_records(name: str, shape: tuple[int, int, int]) -> np.ndarray:
-    """Recorded pressure (shots, time steps, receivers).
+def read_records(
+    name: str, shape: tuple[int, int, int], shots: Sequence[int]
+) -> dict[int, np.ndarray]:
+    """Recorded pressure (time steps, receivers) of some shots.
+
+    Parameters
+    ----------
+    name : str
+        The file and its key.
+    shape : tuple of int
+        Of the whole array: shots, time steps, receivers.
+    shots : sequence of int
+        Which are read, and from an HDF5 file little else.
 
     Raises
     ------
     RunFileError
     """
-    data = _real("observed", name)
-    if data.shape != shape:
+    first, stop = min(shots), max(shots) + 1
+    stored = _opened("observed", name)
+    if stored.shape != shape:
         raise RunFileError(
-            f"problem.observed: {name} has shape {data.shape}; (shots, time steps, receivers) = "
+            f"problem.observed: {name} has shape {stored.shape}; (shots, time steps, receivers) = "
             f"{shape} is needed"
         )
+    data = _real("observed", name, slice(first, stop))
     if not np.all(np.isfinite(data)):
         shot, step, receiver = (int(k) for k in np.argwhere(~np.isfinite(data))[0])
         raise RunFileError(
-            f"problem.observed: {name} is {data[shot, step, receiver]} at shot {shot}, time step "
-            f"{step}, receiver {receiver}; it must be finite everywhere"
+            f"problem.observed: {name} is {data[shot, step, receiver]} at shot {first + shot}, "
+            f"time step {step}, receiver {receiver}; it must be finite everywhere"
         )
-    return data
+    return {shot: data[shot - first] for shot in shots}
 
 
 def read_weights(s: AcousticSettings, shape: tuple[int, int, int]) -> np.ndarray | None:
@@ -114,9 +128,17 @@ def _velocity(key: str, name: str, s: AcousticSettings) -> np.ndarray:
     return np.ascontiguousarray(array, dtype=s.dtype)
 
 
-def _real(key: str, name: str) -> np.ndarray:
+def _opened(key: str, name: str) -> StoredArray:
     try:
-        array = read_array(name)
+        return open_array(name)
+    except RunFileError as error:
+        raise RunFileError(f"problem.{key}: {error}") from error
+
+
+def _real(key: str, name: str, rows: slice | None = None) -> np.ndarray:
+    stored = _opened(key, name)
+    try:
+        array = stored.read(rows)
     except RunFileError as error:
         raise RunFileError(f"problem.{key}: {error}") from error
     if array.dtype.kind not in "iuf":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +15,7 @@ from pydantic import AfterValidator, ValidationInfo
 
 from backsweep.errors import ResultError, RunFileError
 from backsweep.problems.tables import did_you_mean
-from backsweep.storage.arrays import list_arrays, read_dataset
+from backsweep.storage.arrays import list_arrays, read_dataset, shape_of
 
 _H5 = (".h5", ".hdf5", ".nc")
 
@@ -50,10 +52,37 @@ ArrayFile = Annotated[str, AfterValidator(_located)]
 """A setting that names a file, or an array in a file."""
 
 
-def read_array(name: str) -> np.ndarray:
-    """An array from "file.npy", "file.mat:key" or "file.h5:key".
+@dataclass(frozen=True)
+class StoredArray:
+    """An array in a file.
 
-    Where a file holds one numeric array, the key may be left out.
+    Attributes
+    ----------
+    shape : tuple of int
+    read : callable (slice or None) -> ndarray
+        Some of its rows, or all of them.
+    """
+
+    shape: tuple[int, ...]
+    read: Callable[[slice | None], np.ndarray]
+
+
+def read_array(name: str) -> np.ndarray:
+    """An array from "file.npy", "file.mat:key" or "file.h5:key", see `open_array`.
+
+    Raises
+    ------
+    RunFileError
+        If the file cannot be read, or has no such array.
+    """
+    return open_array(name).read(None)
+
+
+def open_array(name: str) -> StoredArray:
+    """An array in "file.npy", "file.mat:key" or "file.h5:key".
+
+    Where a file holds one numeric array, the key may be left out. Rows are read alone from HDF5
+    files; other files are read as a whole.
 
     Raises
     ------
@@ -65,19 +94,23 @@ def read_array(name: str) -> np.ndarray:
     if path.suffix == ".npy":
         if key:
             raise RunFileError(f"{path} holds one array; leave out :{key}")
-        return _numeric(_loaded(path), name)
+        return _in_memory(_numeric(_loaded(path), name))
     if path.suffix != ".mat" and path.suffix not in _H5:
         raise RunFileError(f"{path} is no .npy, .mat or .h5 file, from which arrays are read")
-    keys, read = _open_mat(path) if path.suffix == ".mat" else _open_h5(path)
+    keys, find = _open_mat(path) if path.suffix == ".mat" else _open_h5(path)
     if not key and len(keys) == 1:
         (key,) = keys
     if key not in keys:
         raise RunFileError(f"{path}{_choose(path, key, keys)}")
-    return _numeric(read(key), name)
+    return find(key)
 
 
-Opened = tuple[list[str], Callable[[str], Any]]
-"""Names of the arrays of a file, and how one of them is read."""
+def _in_memory(array: np.ndarray) -> StoredArray:
+    return StoredArray(array.shape, lambda rows: array if rows is None else array[rows])
+
+
+Opened = tuple[list[str], Callable[[str], StoredArray]]
+"""Names of the arrays of a file, and how one of them is found."""
 
 
 def _choose(path: Path, key: str, keys: Sequence[str]) -> str:
@@ -102,8 +135,8 @@ def _open_mat(path: Path) -> Opened:
     try:
         found = scipy.io.loadmat(path, squeeze_me=True)
     except NotImplementedError:
-        keys, read = _open_h5(path)
-        return keys, lambda key: np.squeeze(read(key)).T
+        keys, find = _open_h5(path)
+        return keys, lambda key: _in_memory(np.squeeze(find(key).read(None)).T)
     except Exception as error:
         raise RunFileError(f"{path} is no readable .mat file: {_reason(error)}") from error
     numeric = [
@@ -111,18 +144,26 @@ def _open_mat(path: Path) -> Opened:
         for name, value in found.items()
         if not name.startswith("__") and np.asarray(value).dtype.kind in "biufc"
     ]
-    return numeric, found.__getitem__
+    return numeric, lambda key: _in_memory(np.asarray(found[key]))
 
 
 def _open_h5(path: Path) -> Opened:
-    def read(key: str) -> np.ndarray:
-        try:
-            return read_dataset(path, key)
-        except ResultError as error:
-            raise RunFileError(str(error)) from error
+    def find(key: str) -> StoredArray:
+        with _as_run_file_error():
+            return StoredArray(shape_of(path, key), lambda rows: read(key, rows))
 
+    def read(key: str, rows: slice | None) -> np.ndarray:
+        with _as_run_file_error():
+            return read_dataset(path, key, rows)
+
+    with _as_run_file_error():
+        return list_arrays(path), find
+
+
+@contextmanager
+def _as_run_file_error() -> Iterator[None]:
     try:
-        return list_arrays(path), read
+        yield
     except ResultError as error:
         raise RunFileError(str(error)) from error
 

@@ -38,8 +38,8 @@ def list_arrays(path: str | os.PathLike[str]) -> list[str]:
     return names
 
 
-def read_dataset(path: str | os.PathLike[str], name: str) -> Array:
-    """One of the arrays that `list_arrays` names.
+def shape_of(path: str | os.PathLike[str], name: str) -> tuple[int, ...]:
+    """Shape of one of the arrays that `list_arrays` names.
 
     Raises
     ------
@@ -48,6 +48,21 @@ def read_dataset(path: str | os.PathLike[str], name: str) -> Array:
     """
     try:
         with h5py.File(path, "r", locking=False) as file:
-            return read_values(file[name])
+            return tuple(file[name].shape)
+    except HDF5_ERRORS as error:
+        raise ResultError(f"{path}: {name} cannot be read: {reason(error)}") from error
+
+
+def read_dataset(path: str | os.PathLike[str], name: str, rows: slice | None = None) -> Array:
+    """One of the arrays that `list_arrays` names, or some of its rows.
+
+    Raises
+    ------
+    ResultError
+        If it cannot be read.
+    """
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return read_values(file[name], rows)
     except HDF5_ERRORS as error:
         raise ResultError(f"{path}: {name} cannot be read: {reason(error)}") from error

@@ -232,9 +232,9 @@ def is_bare(dataset: h5py.Dataset) -> bool:
     return _text(dataset.attrs.get("NAME", "")).startswith(_BARE)
 
 
-def read_values(dataset: h5py.Dataset) -> Array:
-    """All values; what xarray and we mark as booleans is such."""
-    values = np.asarray(dataset[()])
+def read_values(dataset: h5py.Dataset, rows: slice | None = None) -> Array:
+    """All values, or those of some rows; what xarray and we mark as booleans is such."""
+    values = np.asarray(dataset[()] if rows is None else dataset[rows])
     return values.astype(bool) if _text(dataset.attrs.get("dtype", "")) == "bool" else values
 
 
