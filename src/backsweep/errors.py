@@ -6,6 +6,9 @@ what happened, with which values, where, and what to do.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class BacksweepError(Exception):
     """Base of all errors raised on purpose."""
@@ -65,3 +68,13 @@ class RunFileError(BacksweepError, ValueError):
 
 class ResultError(BacksweepError, OSError):
     """A result could not be written or read."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint at the nearest of the known names, and the list of them."""
+    listed = list(known)
+    near = difflib.get_close_matches(name, listed, n=1, cutoff=0.5)
+    if near == [name]:
+        return f"write {name} without quotes"
+    start = f"did you mean {near[0]!r}? Known" if near else "known"
+    return f"{start} are: {', '.join(listed)}"

@@ -210,26 +210,6 @@ def start_long_run(*changes):
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_leaves_a_readable_partial_result(folder, compiled, command, number):
-    process = start_long_run()
-    try:
-        for line in process.stdout:
-            if "evaluation   3/" in line:
-                break
-        process.send_signal(number)
-        out, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 128 + number, (out, err)
-    assert err == ""
-    assert "interrupted after" in out
-    with h5py.File("result.h5") as file:
-        assert file.attrs["status"] == "interrupted"
-        assert file["misfit"].size >= 3
-    assert command("show", "result.h5").code == 0
-
-
 def test_an_interruption_of_the_first_evaluation_leaves_nothing(folder, compiled):
     process = start_long_run("problem.n_steps=3000000", 'checkpointing.memory="50 MB"')
     try:

@@ -10,7 +10,7 @@ import pytest
 import backsweep as bs
 from backsweep import testing
 from backsweep.errors import ModelError, ShapeError
-from backsweep.inverse.regularisation import REGULARISATIONS, Tikhonov, TotalVariation
+from backsweep.inverse.regularisation import Tikhonov, TotalVariation
 
 ALL = [Tikhonov(0.3, order=0), Tikhonov(0.3), TotalVariation(0.3, epsilon=0.5)]
 each = pytest.mark.parametrize("penalty", ALL, ids=["distance", "roughness", "variation"])
@@ -127,8 +127,3 @@ def test_shapes_that_do_not_fit() -> None:
         Tikhonov(1.0)(p, start[:1])
     with pytest.raises(ShapeError, match="2 axes"):
         TotalVariation(1.0, spacing=(1.0,))(p, start)
-
-
-def test_registry() -> None:
-    assert [make.name for make in REGULARISATIONS.values()] == list(REGULARISATIONS)  # type: ignore[attr-defined]
-    assert REGULARISATIONS["tikhonov"](2.0, order=0) == Tikhonov(2.0, 0)

@@ -233,7 +233,7 @@ def test_an_optimiser_holds_the_bounds() -> None:
     ("settings", "message"),
     [
         ({"transform": "lgo"}, "did you mean 'log'"),
-        ({"transform": "zzz"}, "there are none, log, slowness, logistic"),
+        ({"transform": "zzz"}, "known are: none, log, slowness, logistic"),
         ({"transform": "logistic"}, "needs two finite bounds, not None"),
         ({"transform": "logistic", "bounds": (0, np.inf)}, "needs two finite bounds"),
         ({"bounds": (2, 1)}, "first must be below"),

@@ -12,6 +12,7 @@ from typing import Any, final
 
 import numpy as np
 
+from backsweep import __version__
 from backsweep.cli.job import Job
 from backsweep.errors import ResultError
 from backsweep.inverse.history import History
@@ -20,7 +21,7 @@ from backsweep.storage.results import Variable, write_result
 #: Part of the time that saving may take.
 SHARE = 0.1
 
-_LIBRARIES = ("backsweep", "numpy", "numba", "scipy", "h5py", "mpi4py")
+_LIBRARIES = ("numpy", "numba", "scipy", "h5py", "mpi4py")
 
 
 def run_attributes(job: Job) -> dict[str, Any]:
@@ -33,6 +34,7 @@ def run_attributes(job: Job) -> dict[str, Any]:
         "host": platform.node(),
         "ranks": job.comm.size,
     }
+    found["version_backsweep"] = __version__
     return found | {f"version_{name}": version(name) for name in _LIBRARIES}
 
 

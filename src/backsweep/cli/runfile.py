@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from backsweep.errors import ModelError, RunFileError
-from backsweep.inverse.invert import Inversion, Regulariser, Stage
+from backsweep.errors import ModelError, RunFileError, did_you_mean
+from backsweep.inverse.invert import Inversion, Method, Preconditioner, Regulariser, Stage
 from backsweep.inverse.regularisation import Tikhonov, TotalVariation
 from backsweep.inverse.transforms import Unknown
 from backsweep.problems.files import ArrayFile, read_array
-from backsweep.problems.tables import Count, NotNegative, Positive, Table, did_you_mean
+from backsweep.problems.tables import Count, NotNegative, Positive, Table
 from backsweep.runtime.checkpointing import Checkpointing
 
 BUILT_IN = {
@@ -61,13 +61,13 @@ class ParameterTable(Table):
 class OptimiserTable(Table):
     """[optimiser]"""
 
-    method: Literal["L-BFGS-B", "Gauss-Newton-CG"] = "L-BFGS-B"
+    method: Method = "L-BFGS-B"
     evaluations: Count = 40
     first_step: Positive = 0.02
     history: Count = 20
     inner_iterations: Count = 8
     tolerance: NotNegative = 1e-12
-    preconditioner: Literal["none", "illumination"] = "none"
+    preconditioner: Preconditioner = "none"
 
 
 class CheckpointingTable(Table):
@@ -109,7 +109,6 @@ class RunFile(Table):
     output: OutputTable = OutputTable()
 
     def inversion(self) -> Inversion:
-        o = self.optimiser
         return Inversion(
             stages=tuple(self._stages()),
             unknowns={name: self._unknown(name) for name in self.parameters},
@@ -118,12 +117,7 @@ class RunFile(Table):
                 for name, table in self.parameters.items()
                 if table.regularisers()
             },
-            method=o.method,
-            preconditioner=o.preconditioner,
-            first_step=o.first_step,
-            history=o.history,
-            inner_iterations=o.inner_iterations,
-            tolerance=o.tolerance,
+            **self.optimiser.model_dump(exclude={"evaluations"}),
         )
 
     def _unknown(self, name: str) -> Unknown:

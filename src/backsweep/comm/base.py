@@ -27,9 +27,16 @@ class AbstractComm(ABC):
     def broadcast(self, value: Any) -> Any:
         """The root's value on every rank. Collective: every rank must call."""
 
-    @abstractmethod
+    def gather(self, value: Any) -> list[Any] | None:
+        """The values of all ranks in rank order, on the root. Collective: every rank must call."""
+        if not self.is_root:
+            self.send(value, 0)
+            return None
+        return [value, *(self.receive(rank) for rank in range(1, self.size))]
+
     def allgather(self, value: Any) -> list[Any]:
         """The values of all ranks in rank order. Collective: every rank must call."""
+        return list(self.broadcast(self.gather(value)))
 
     @abstractmethod
     def send(self, value: Any, rank: int) -> None:
@@ -53,9 +60,6 @@ class SerialComm(AbstractComm):
 
     def broadcast(self, value: Any) -> Any:
         return value
-
-    def allgather(self, value: Any) -> list[Any]:
-        return [value]
 
     def send(self, value: Any, rank: int) -> None:
         raise ValueError(f"a job of one rank sends nothing (to rank {rank})")

@@ -48,12 +48,6 @@ class MPIComm(AbstractComm):
                 self.send(value, self.rank + bit)
         return value
 
-    def allgather(self, value: Any) -> list[Any]:
-        if not self.is_root:
-            self.send(value, 0)
-            return list(self.broadcast(None))
-        return list(self.broadcast([value, *(self.receive(r) for r in range(1, self.size))]))
-
     def send(self, value: Any, rank: int) -> None:
         buffers: list[pickle.PickleBuffer] = []
         head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)

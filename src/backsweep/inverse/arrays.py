@@ -25,3 +25,9 @@ def fits_into(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
         return np.broadcast_shapes(shape, wanted) == wanted
     except ValueError:
         return False
+
+
+def wide(value: Any) -> np.ndarray:
+    """In double precision, real or complex."""
+    array = np.asarray(value)
+    return array.astype(np.result_type(array.dtype, np.float64))

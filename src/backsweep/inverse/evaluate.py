@@ -14,6 +14,7 @@ from backsweep.api.derivatives import grad, jvp, value_and_grad, vjp
 from backsweep.comm import AbstractComm, TreeSum, agreement
 from backsweep.comm.tree import items_of_rank
 from backsweep.errors import ModelError
+from backsweep.inverse.arrays import wide
 from backsweep.inverse.problem import Described, Parameters
 from backsweep.runtime.checkpointing import Checkpointing, default_checkpointing
 from backsweep.runtime.fingerprint import fingerprint
@@ -131,11 +132,11 @@ class Evaluator:
 
             value, gradient, report = value_and_grad(misfit, has_report=True)(parameters)
             reports.append(report)
-            return [_wide(value), *(_wide(gradient[name]) for name in names)]
+            return [wide(value), *(wide(gradient[name]) for name in names)]
 
         total = self._sum(of_item)
-        costs = self.comm.allgather(_cost_of_rank(reports))
-        if total is None:
+        costs = self.comm.gather(_cost_of_rank(reports))
+        if total is None or costs is None:
             return None
         value, *fields = total
         return Evaluation(
@@ -169,7 +170,7 @@ class Evaluator:
             with pullback:
                 _, bar = jvp(grad(compare), (data,), (data_dot,))
                 (product,) = pullback(bar)
-            return [_wide(product[name]) for name in names]
+            return [wide(product[name]) for name in names]
 
         total = self._sum(of_item)
         return None if total is None else dict(zip(names, total, strict=True))
@@ -180,7 +181,7 @@ class Evaluator:
 
         def of_item(item: Any) -> list[np.ndarray]:
             found = self.problem.illumination(parameters, item)
-            return [_wide(found.get(name, np.ones(np.shape(parameters[name])))) for name in names]
+            return [wide(found.get(name, np.ones(np.shape(parameters[name])))) for name in names]
 
         total = self._sum(of_item)
         return None if total is None else dict(zip(names, total, strict=True))
@@ -191,7 +192,7 @@ class Evaluator:
             np.asarray(self._within_budget(self.problem.simulate, parameters, item))
             for item in self._mine()
         ]
-        parts = _gathered(self.comm, mine)
+        parts = self.comm.gather(mine)
         return None if parts is None else [data for part in parts for data in part]
 
     def _mine(self) -> Sequence[Any]:
@@ -208,19 +209,6 @@ class Evaluator:
         for number in items_of_rank(len(items), self.comm.rank, self.comm.size):
             tree.add(number, self._within_budget(of_item, items[number]))
         return tree.reduce(self.comm)
-
-
-def _gathered(comm: AbstractComm, mine: Any) -> list[Any] | None:
-    """What all ranks have, in rank order, on the root."""
-    if not comm.is_root:
-        comm.send(mine, 0)
-        return None
-    return [mine, *(comm.receive(rank) for rank in range(1, comm.size))]
-
-
-def _wide(value: Any) -> np.ndarray:
-    array = np.asarray(value)
-    return array.astype(np.result_type(array.dtype, np.float64))
 
 
 def _cost_of_rank(reports: list[Report]) -> Cost:

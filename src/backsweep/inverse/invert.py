@@ -11,6 +11,7 @@ import numpy as np
 from backsweep.api.derivatives import grad, jvp, value_and_grad
 from backsweep.comm import AbstractComm, SerialComm, Team
 from backsweep.errors import ModelError
+from backsweep.inverse.arrays import wide
 from backsweep.inverse.evaluate import Evaluation, Evaluator
 from backsweep.inverse.history import History, Row
 from backsweep.inverse.optimise import BudgetSpent, gauss_newton_cg, lbfgsb
@@ -294,7 +295,7 @@ class _Run:
         value = evaluation.value / first
         bars = {name: g / first for name, g in evaluation.gradient.items()}
         for name, penalty in self._penalties():
-            more, bar = value_and_grad(penalty)(_wide(parameters[name]))
+            more, bar = value_and_grad(penalty)(wide(parameters[name]))
             value, bars[name] = value + float(more), bars[name] + bar
         gradient = self.unknowns.pullback(x, bars)
         if not (np.isfinite(value) and np.all(np.isfinite(gradient))):
@@ -316,7 +317,7 @@ class _Run:
         first = self.first_misfit
         bars = {name: g / first for name, g in found.items()}
         for name, penalty in self._penalties():
-            args = _wide(parameters[name]), _wide(direction[name])
+            args = wide(parameters[name]), wide(direction[name])
             bars[name] = bars[name] + jvp(grad(penalty), args[:1], args[1:])[1]
         return self.unknowns.pullback(x, bars)
 
@@ -325,7 +326,7 @@ class _Run:
             return lambda parameter: regulariser(parameter, start)
 
         return [
-            (name, bound(regulariser, _wide(self.described.start[name])))
+            (name, bound(regulariser, wide(self.described.start[name])))
             for name, regularisers in self.inversion.regularisers.items()
             for regulariser in regularisers
         ]
@@ -380,11 +381,6 @@ def _amplified(
 
 def _positive(value: float) -> float:
     return value if value > 0 else 1.0
-
-
-def _wide(value: Any) -> np.ndarray:
-    array = np.asarray(value)
-    return array.astype(np.result_type(array.dtype, np.float64))
 
 
 __all__ = ["Inversion", "Stage", "check_inversion", "invert"]

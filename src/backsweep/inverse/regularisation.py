@@ -3,7 +3,7 @@
 Each is a frozen dataclass, called with a parameter and its start value (of any number of
 dimensions, real or complex) inside or outside of a traced function, and returns a real
 scalar without unit: values are divided by the mean modulus of the start (by one if it is
-zero), and sums over cells are means. It stands in `REGULARISATIONS` under its name.
+zero), and sums over cells are means.
 
 A difference is that of neighbours divided by the `spacing`, so that a weight means the same
 on a finer grid if the spacing is given in one fixed length (a wavelength, say); with the
@@ -12,9 +12,8 @@ default, one, differences are per grid point. At the far edge of an axis they ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -128,13 +127,6 @@ class TotalVariation:
         # sqrt(s + e^2) - e without the loss of digits for s << e^2.
         lengths = squares / (np.sqrt(squares + self.epsilon**2) + self.epsilon)
         return self.weight * np.mean(lengths)
-
-
-REGULARISATIONS: Final[dict[str, Callable[..., Regularisation]]] = {
-    Tikhonov.name: Tikhonov,
-    TotalVariation.name: TotalVariation,
-}
-"""By name; the values take the settings."""
 
 
 def _scale(parameter: Any, start: Any) -> Any:

@@ -24,7 +24,6 @@ axis of n points; `pullback` traces the map at each call (milliseconds).
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, final
@@ -34,7 +33,7 @@ from numpy.typing import NDArray
 
 from backsweep import numpy as bnp
 from backsweep.api.derivatives import vjp
-from backsweep.errors import ModelError, ShapeError
+from backsweep.errors import ModelError, ShapeError, did_you_mean
 from backsweep.inverse.arrays import fits_into
 from backsweep.inverse.elementwise import TRANSFORMS, Bounds
 from backsweep.inverse.smoothing import gaussian_matrix, smooth
@@ -85,7 +84,7 @@ class Unknown:
     def __post_init__(self) -> None:
         if self.transform not in TRANSFORMS:
             raise ModelError(
-                f"transform {self.transform!r}: {_nearest(self.transform, TRANSFORMS)}"
+                f"transform {self.transform!r}: {did_you_mean(self.transform, TRANSFORMS)}"
             )
         if self.bounds is not None and not self.bounds[0] < self.bounds[1]:
             raise ModelError(f"bounds {self.bounds}: the first must be below the second")
@@ -235,7 +234,9 @@ class Unknowns:
         settings = {} if settings is None else settings
         for name in settings:
             if name not in start:
-                raise ModelError(f"settings for {name!r}, no parameter: {_nearest(name, start)}")
+                raise ModelError(
+                    f"settings for {name!r}, no parameter: {did_you_mean(name, start)}"
+                )
         self._parts: dict[str, _Part] = {}
         self.n = 0
         for name, value in start.items():
@@ -382,9 +383,3 @@ def _smoothers(
     deviations = np.broadcast_to(np.asarray(setting.smoothing, np.float64), (len(shape),))
     pairs = enumerate(zip(shape, deviations.tolist(), strict=True))
     return tuple((axis, gaussian_matrix(n, sigma)) for axis, (n, sigma) in pairs if sigma > 0)
-
-
-def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    """What was probably meant."""
-    matches = difflib.get_close_matches(name, known, 1, 0.5)
-    return f"did you mean {matches[0]!r}?" if matches else f"there are {', '.join(known)}"

@@ -13,8 +13,7 @@ import numpy as np
 import scipy.io
 from pydantic import AfterValidator, ValidationInfo
 
-from backsweep.errors import ResultError, RunFileError
-from backsweep.problems.tables import did_you_mean
+from backsweep.errors import ResultError, RunFileError, did_you_mean
 from backsweep.storage.arrays import list_arrays, read_dataset, shape_of
 
 _H5 = (".h5", ".hdf5", ".nc")

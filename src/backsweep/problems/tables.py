@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -10,7 +9,7 @@ from typing import Annotated, Any, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from backsweep.errors import RunFileError
+from backsweep.errors import RunFileError, did_you_mean
 
 # Strict: a text or a boolean is no number.
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -47,16 +46,6 @@ class Table(BaseModel):
             # What is missing comes last: a misspelt key is both unknown and missing.
             found = sorted(error.errors(include_url=False), key=lambda e: e["type"] == "missing")
             raise RunFileError(_explained(found, cls, table, where)) from None
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint at the nearest of the known names, and the list of them."""
-    listed = list(known)
-    near = difflib.get_close_matches(name, listed, n=1, cutoff=0.5)
-    if near == [name]:
-        return f"write {name} without quotes"
-    start = f"did you mean {near[0]!r}? Known" if near else "known"
-    return f"{start} are: {', '.join(listed)}"
 
 
 # --------------------------------------------------------------------------- errors of pydantic
