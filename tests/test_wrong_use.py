@@ -261,7 +261,7 @@ def test_reverse_over_reverse_through_a_scan() -> None:
 def test_budget_smaller_than_one_state(tmp_path: Path) -> None:
     words = "10 B", "one state"
     check(lambda: bs.grad(total(memory=10))(U), BudgetError, MemoryError, *words)
-    disk = {"disk": 10, "directory": str(tmp_path)}
+    disk = {"memory": 10, "disk": 10, "directory": str(tmp_path)}
     check(lambda: bs.grad(total(**disk))(U), BudgetError, MemoryError, *words)
     everything = total(memory=1000, schedule="store_all")
     check(lambda: bs.grad(everything)(U), BudgetError, MemoryError, "store_all", "30 steps")
@@ -282,7 +282,7 @@ def test_requests_that_make_no_sense() -> None:
 def test_folder_that_is_not_writable(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     folder = str(tmp_path / "file") if name == "file" else "/proc/missing/folder"
-    loss = total(snapshots=5, disk="1 GB", directory=folder)
+    loss = total(snapshots=5, memory=0, disk="1 GB", directory=folder)
     check(lambda: bs.grad(loss)(U), SnapshotError, OSError, folder)
 
 
@@ -297,24 +297,30 @@ def test_full_disk_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         reserve(file, start, length)
 
     monkeypatch.setattr(os, "posix_fallocate", fill_up)
-    loss = total(snapshots=5, disk="1 GB", directory=str(tmp_path))
+    loss = total(snapshots=5, memory=0, disk="1 GB", directory=str(tmp_path))
     words = "could not be written", str(tmp_path), "No space left"
-    check(lambda: bs.grad(loss)(U), SnapshotError, OSError, *words)
-    assert len(written) == 4
+    expected = bs.grad(total())(U)
+    with pytest.warns(RuntimeWarning) as caught:
+        found = bs.grad(loss)(U)
+    assert np.array_equal(found, expected) and len(written) >= 4
+    assert all(word in str(caught[0].message) for word in words)
     assert os.listdir(tmp_path) == []
 
 
 def test_damaged_snapshot(tmp_path: Path) -> None:
-    value, pullback = bs.vjp(total(snapshots=5, disk="1 GB", directory=str(tmp_path)), U)
+    value, pullback = bs.vjp(total(snapshots=5, memory=0, disk="1 GB", directory=str(tmp_path)), U)
     assert np.isfinite(value)
     files = sorted(tmp_path.iterdir())
-    assert len(files) == 5
+    assert len(files) == 4
     for file in files:
         raw = bytearray(file.read_bytes())
         at = raw.rfind(b"\x3f")  # the exponent of a value
         raw[at] ^= 0x10
         file.write_bytes(raw)
     words = "snapshot of step", "checksum", str(tmp_path)
-    check(lambda: pullback(1.0), SnapshotError, OSError, *words)
+    with pytest.warns(RuntimeWarning) as caught:
+        found = pullback(1.0)[0]
+    assert np.array_equal(found, bs.grad(total())(U))
+    assert all(word in str(caught[0].message) for word in words)
     pullback.close()
     assert os.listdir(tmp_path) == []

@@ -19,7 +19,6 @@ from backsweep.runtime.arrays import release_memory
 from backsweep.runtime.checkpointing import Checkpointing, default_checkpointing
 from backsweep.runtime.report import Report
 
-__version__ = "0.1.0"
 
 __all__ = [
     "BacksweepError",

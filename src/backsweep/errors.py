@@ -70,6 +70,27 @@ class ResultError(BacksweepError, OSError):
     """A result could not be written or read."""
 
 
+class ResumeError(BacksweepError, RuntimeError):
+    """What an earlier run left cannot be continued by this one."""
+
+
+class Stopped(SystemExit):
+    """A signal asked the run to end, and what it has done is durable; exit code 85.
+
+    No subclass of Exception: only what ends a program catches it.
+    """
+
+    def __init__(self, signal_name: str, where: str) -> None:
+        super().__init__(85)
+        self.message = (
+            f"{signal_name} received: stopped; the work so far is kept in {where}, and the same "
+            "call goes on from there"
+        )
+
+    def __str__(self) -> str:
+        return self.message
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint at the nearest of the known names, and the list of them."""
     listed = list(known)

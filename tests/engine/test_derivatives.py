@@ -85,7 +85,7 @@ def test_pullback_may_be_called_again(where: str, tmp_path: Any) -> None:
     request = {
         "store_all": STORE_ALL,
         "memory": FIVE,
-        "disk": bs.Checkpointing(snapshots=5, disk="1 GB", directory=str(tmp_path)),
+        "disk": bs.Checkpointing(snapshots=5, memory=0, disk="1 GB", directory=str(tmp_path)),
     }[where]
     loss, u = _burgers(request)
     with bs.vjp(loss, u)[1] as pullback:

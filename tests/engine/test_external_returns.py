@@ -199,7 +199,7 @@ class Fails:
 
 @pytest.mark.parametrize(("method", "n"), [("advance", 6), ("reverse", 3)])
 def test_exceptions_pass_through_with_the_step(method: str, n: int, tmp_path: Path) -> None:
-    request = bs.Checkpointing(snapshots=3, disk="1 MB", directory=str(tmp_path))
+    request = bs.Checkpointing(snapshots=3, memory=0, disk="1 MB", directory=str(tmp_path))
     step = bs.external_step(Fails(method, 7))
     with pytest.raises(ArithmeticError, match="the solver diverged") as caught:
         bs.grad(lambda u: np.sum(bs.scan(step, u, length=10, checkpointing=request)[0]))(U)
@@ -225,14 +225,13 @@ def test_floating_point_errors_are_handled_as_the_user_wants() -> None:
 @pytest.mark.parametrize("snapshots", [1, 4, 10])
 @pytest.mark.parametrize("call", [1, 4, 10])
 def test_a_sweep_that_broke_off_is_not_continued(snapshots: int, call: int) -> None:
-    """The next pullback is right or refused, never half of a sweep."""
+    """The next pullback begins anew, it never continues half of a sweep."""
     request = bs.Checkpointing(snapshots=snapshots, schedule="binomial")
     step = bs.external_step(Fails("reverse", call))
     _, pullback = bs.vjp(lambda u: bs.scan(step, u, length=10, checkpointing=request)[0], U)
     with pytest.raises(ArithmeticError):
         pullback(np.ones(3))
-    with pytest.raises(bs.BacksweepError, match="closed"):
-        pullback(np.ones(3))
+    assert np.array_equal(pullback(np.ones(3))[0], np.full(3, 2.0**10))
 
 
 # --------------------------------------------------------------------------- wrong use

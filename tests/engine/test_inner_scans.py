@@ -96,7 +96,7 @@ def test_everything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     args = (A, B, XS)
     found = agree(everything, monkeypatch, *args)
     check_slope(everything, monkeypatch, args, found[1])
-    for place in ({}, {"disk": "1 MB", "directory": str(tmp_path)}):
+    for place in ({}, {"memory": 0, "disk": "1 MB", "directory": str(tmp_path)}):
         other = gradients(everything, args, bs.Checkpointing(snapshots=2, **place))
         report = other[2].scans[0]
         assert report.executor == "native" and equal(found, other)

@@ -96,7 +96,7 @@ def apply_program(
     """
     trace = active_trace()
     if trace is None:
-        return unaliased(run_program(program, values, report), values)
+        return unaliased(run_program(program, values, report, is_resumable=True), values)
     atoms = [v if isinstance(v, (Var, Literal)) else lift(v) for v in values]
     atoms = [materialized(trace, a) for a in atoms]
     atoms = [_cast(trace, a, v.type) for a, v in zip(atoms, program.inputs, strict=True)]

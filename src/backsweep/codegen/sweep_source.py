@@ -256,9 +256,11 @@ class SweepWriter:
         lines.indent(f"elif kind == {STORE}:")
         lines.add("barrier(sync, nt)")
         lines.add(f"at = {t('slots')} + slot * {t('slot_step')}")
+        # The state in work, or the one before it.
         for j in range(self.n_carry):
+            lines.add(f"s{j} = c{j} if m == start else p{j}")
             lines.add(
-                f"copy_bytes(at + {t(f'slot_offset{j}')}, c{j}, {t(f'slot_bytes{j}')}, tid, nt)"
+                f"copy_bytes(at + {t(f'slot_offset{j}')}, s{j}, {t(f'slot_bytes{j}')}, tid, nt)"
             )
         lines.add("barrier(sync, nt)")
         lines.dedent()

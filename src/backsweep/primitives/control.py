@@ -35,6 +35,11 @@ class ScanShape:
     n_carry: int
     length: int
 
+    @property
+    def any_length(self) -> ScanShape:
+        """What does not depend on the number of steps: code is the same for all."""
+        return ScanShape(self.n_consts, self.n_carry, 0)
+
     def split_inputs(self, values: Any) -> tuple[Any, Any, Any]:
         """Into consts, carry, xs."""
         a, c = self.n_consts, self.n_consts + self.n_carry

@@ -1,4 +1,4 @@
-"""What the user asks of checkpointing, and the schedule that follows."""
+"""What the user asks of checkpointing."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Literal as Choice
+from typing import Any
 
-from backsweep.errors import BudgetError, ScheduleError
+from backsweep.errors import ScheduleError, did_you_mean
 from backsweep.runtime.memory import available_bytes
-from backsweep.schedule import AbstractSchedule, Binomial, StoreAll
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -40,25 +39,42 @@ def format_bytes(n: int) -> str:
     return f"{size:.3g} TB"
 
 
+SCHEDULES = ("auto", "store_all", "binomial", "multistage", "mixed", "online")
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpointing:
-    """How the reverse sweep of a scan gets its states.
+    """How the reverse sweep of a scan gets its states, and whether it survives a kill.
 
     Parameters
     ----------
     memory : int or str, optional
-        Budget for snapshots [bytes], e.g. "200 MB". Default: half of the memory that the
-        job may use now.
+        Budget for snapshots and the buffers of disk traffic [bytes], e.g. "200 MB". Default:
+        half of the memory that the job may use now. Scans of one gradient with equal requests
+        share it.
     disk : int or str, optional
-        Budget on disk; all snapshots go to HDF5 files in `directory`.
+        Budget for snapshots in HDF5 files [bytes], used where the memory is too small.
     directory : str, optional
-        Folder for snapshots, node-local by preference.
-    schedule : {"auto", "store_all", "binomial"}
-        `store_all` advances no step twice; `binomial` (Griewank & Walther 2000,
-        doi:10.1145/347837.347846) needs the fewest advances for a number of snapshots.
-        "auto" takes `store_all` where it fits the budget.
+        Folder for snapshots and for what `resume` needs. Made where it is missing.
+    scratch : str, optional
+        Another folder for the snapshots: a disk of the node, while `directory` is shared.
+    schedule : str or object
+        "auto" takes `store_all` where it fits the memory, else `binomial`, with a disk
+        `multistage`. "store_all" advances no step twice; "binomial" (Griewank & Walther 2000,
+        doi:10.1145/347837.347846) needs the fewest advances for a number of snapshots;
+        "multistage" (Stumm & Walther 2009, doi:10.1137/080718036) is the same with the snapshots
+        that are used most in memory; "mixed" (Maddison 2024, doi:10.1016/j.jocs.2024.102405)
+        keeps residuals as well; "online" does not look at the number of steps. Or an object of
+        the package ``checkpoint_schedules`` for as many steps as the scan has.
     snapshots : int, optional
-        Number of snapshots, the initial state included, instead of a budget.
+        Number of snapshots, the initial state included, instead of a budget in memory.
+    resume : bool
+        Make the gradient durable in `directory` while it runs; the same call after a kill goes
+        on there and returns the same bits. For `value_and_grad` and `grad`.
+    interval : float
+        Seconds between two durable points; at least 2 % of the run.
+    fresh : bool
+        Start over, whatever another run has left in `directory`.
 
     Raises
     ------
@@ -69,66 +85,61 @@ class Checkpointing:
     memory: int | str | None = None
     disk: int | str | None = None
     directory: str | None = None
-    schedule: Choice["auto", "store_all", "binomial"] = "auto"
+    scratch: str | None = None
+    schedule: Any = "auto"
     snapshots: int | None = None
+    resume: bool = False
+    interval: float = 60.0
+    fresh: bool = False
 
     def __post_init__(self) -> None:
-        if self.schedule not in ("auto", "store_all", "binomial"):
+        if isinstance(self.schedule, str) and self.schedule not in SCHEDULES:
             raise ScheduleError(
-                f"schedule={self.schedule!r} is not known; use 'auto', 'store_all' or 'binomial'"
+                f"schedule={self.schedule!r} is not known; {did_you_mean(self.schedule, SCHEDULES)}"
             )
-        if (self.disk is None) != (self.directory is None):
-            raise ScheduleError("disk and directory belong together: give both or neither")
+        if not isinstance(self.schedule, str) and not hasattr(self.schedule, "max_n"):
+            raise ScheduleError(
+                f"schedule={self.schedule!r} is no schedule: give one of {', '.join(SCHEDULES)} "
+                "or an object of the package checkpoint_schedules"
+            )
+        if self.disk is not None and self.directory is None and self.scratch is None:
+            raise ScheduleError("disk= is a budget for files: give directory= (or scratch=) too")
+        if self.disk is None and self.scratch is not None:
+            raise ScheduleError("scratch= is a folder for snapshots: give a budget disk= too")
+        if self.resume and self.directory is None:
+            raise ScheduleError("resume=True needs directory=, where the durable points go")
+        if self.directory is not None and self.disk is None and not self.resume:
+            raise ScheduleError(
+                "directory= alone does nothing: give a budget disk= for snapshots, or resume=True"
+            )
+        if self.schedule == "multistage" and self.disk is None:
+            raise ScheduleError("schedule='multistage' needs disk= and directory=")
         if self.snapshots is not None and self.snapshots < 1:
             raise ScheduleError(
                 f"snapshots={self.snapshots}: at least 1, the initial state, is needed"
             )
+        if not self.interval > 0:
+            raise ScheduleError(f"interval={self.interval}: seconds, more than 0, are needed")
         for value in (self.memory, self.disk):
             if value is not None:
                 parse_bytes(value)
 
     @property
     def uses_disk(self) -> bool:
-        return self.directory is not None
+        return self.disk is not None
 
-    def budget(self) -> int:
-        """Bytes for snapshots."""
-        given = self.disk if self.uses_disk else self.memory
-        return parse_bytes(given) if given is not None else available_bytes() // 2
+    @property
+    def snapshot_folder(self) -> str | None:
+        """Where snapshots on disk go."""
+        return self.scratch or self.directory
 
-    def choose(self, n_steps: int, state_bytes: int, contiguous_bytes: int) -> AbstractSchedule:
-        """The schedule for a scan.
+    def memory_budget(self) -> int:
+        """Bytes in memory, for all scans of this request together."""
+        return parse_bytes(self.memory) if self.memory is not None else available_bytes() // 2
 
-        Parameters
-        ----------
-        n_steps : int
-        state_bytes : int
-            One isolated snapshot.
-        contiguous_bytes : int
-            A whole trajectory, components that are handed on kept once.
-        """
-        all_bytes = n_steps * state_bytes if self.uses_disk else contiguous_bytes
-        if self.schedule == "store_all":
-            if self._has_budget() and all_bytes > self.budget():
-                raise BudgetError(
-                    f"store_all needs {format_bytes(all_bytes)} for {n_steps} steps, more than "
-                    f"the budget of {format_bytes(self.budget())}; use schedule='auto'"
-                )
-            return StoreAll(n_steps)
-        if self.snapshots is not None:
-            return Binomial(n_steps, min(self.snapshots, max(1, n_steps)))
-        if self.schedule == "auto" and all_bytes <= self.budget():
-            return StoreAll(n_steps)
-        n_snapshots = self.budget() // max(1, state_bytes)
-        if n_snapshots < 1:
-            raise BudgetError(
-                f"the budget of {format_bytes(self.budget())} is smaller than one state of "
-                f"{format_bytes(state_bytes)}; raise memory=, or give disk= and directory="
-            )
-        return Binomial(n_steps, min(n_snapshots, max(1, n_steps)))
-
-    def _has_budget(self) -> bool:
-        return (self.disk if self.uses_disk else self.memory) is not None
+    def disk_budget(self) -> int:
+        """Bytes on disk, for all scans of this request together."""
+        return parse_bytes(self.disk) if self.disk is not None else 0
 
 
 _default: ContextVar[Checkpointing] = ContextVar("default", default=Checkpointing())  # noqa: B039

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any
 
 import numpy as np
@@ -37,16 +37,26 @@ MIN_WORK_FOR_THREADS = 30_000
 
 @dataclass
 class CompiledSweep:
-    """A loaded sweep and what must be passed to it."""
+    """A sweep and what must be passed to it."""
 
     source: SweepSource
-    run: Callable[..., Any]
     p64: np.ndarray
     p32: np.ndarray
     work: int
     """Scalar operations of the heavier of its steps."""
     ring_sizes: tuple[int, ...] = ()
     """Positions that each chain of the state needs."""
+
+    @cached_property
+    def run(self) -> Callable[..., Any]:
+        """The machine code, compiled or taken from the cache when it is first needed."""
+        return load_sweep(self.source.text)
+
+    @property
+    def work_bytes(self) -> int:
+        """Bytes of the work arrays."""
+        sources = (self.source.advance, self.source.reverse)
+        return sum(b.nbytes for s in sources if s is not None for b in s.step.work)
 
 
 @dataclass
@@ -149,8 +159,7 @@ def compile_forward(step: Program, shape: ScanShape, *, in_place: bool) -> Compi
     source = SweepWriter(shape.n_consts, shape.n_carry, n_xs, chains, advance, None).write()
     p64, p32 = parameters.arrays()
     sizes = _ring_sizes(chains, advance.step)
-    run = load_sweep(source.text)
-    return CompiledSweep(source, run, p64, p32, work_of(advance.step), sizes)
+    return CompiledSweep(source, p64, p32, work_of(advance.step), sizes)
 
 
 @dataclass(frozen=True)
@@ -272,7 +281,6 @@ def compile_reverse(
     p64, p32 = parameters.arrays()
     return ReverseSweep(
         source,
-        load_sweep(source.text),
         p64,
         p32,
         max(work_of(s.step) for s in (advance, reverse) if s is not None),

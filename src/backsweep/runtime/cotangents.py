@@ -11,6 +11,8 @@ from backsweep.ir import ArrayType, Program, evaluate
 from backsweep.primitives.control import ScanShape
 from backsweep.runtime.arrays import work_array
 from backsweep.runtime.compiled import ReverseSweep
+from backsweep.runtime.driver import Pause
+from backsweep.runtime.journal import Event, Point
 from backsweep.runtime.sweeper import Sweeper
 
 
@@ -25,13 +27,15 @@ class Cotangents:
         shape: ScanShape,
         consts: Any,
         bars: Any,
+        end: int,
     ) -> None:
         self.sweeper, self.compiled, self.shape = sweeper, compiled, shape
         self.consts, self.carry, self.xs = shape.split_inputs(step.in_types)
         ys = shape.split_outputs(step.out_types)[1]
         n = shape.length
+        self.first_end = end
         self.n_reverses_before = sweeper.memory.n_reverses
-        self._place_bars(bars, consts, n)
+        self._place_bars(bars, consts, end)
         for k, (y, value) in enumerate(
             zip(compiled.y_bars, bars[len(compiled.bars) :], strict=True)
         ):
@@ -78,14 +82,56 @@ class Cotangents:
             inside(ring[n % size], buffer)[...] = value
             self.rings.append((ring, buffer))
 
-    def _carry_bars(self, consts: Any) -> list[np.ndarray]:
-        """Cotangents of the carry; those that were handed on are recovered."""
+    @property
+    def n_reversed(self) -> int:
+        """Steps reversed by this sweep."""
+        return self.sweeper.memory.n_reverses - self.n_reverses_before
+
+    def pause(self, event: Event, consts: Any) -> Pause:
+        """Offer a durable point: cotangents of the carry and gradients so far.
+
+        They do not depend on how this sweep keeps them (handed on, multiplied, in rings): a
+        sweep with another budget may go on with them.
+        """
+
+        def capture() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+            end = self.first_end - self.n_reversed
+            arrays = {f"carry_bar{k}": b for k, b in enumerate(self._carry_bars(consts, end))}
+            arrays |= {f"const_bar{k}": b for k, b in enumerate(self.const_bars)}
+            arrays |= {f"partial{k}": b for k, b in self.partials.items()}
+            for k, (array, type) in enumerate(self.x_bars):
+                arrays[f"x_bar{k}"] = array[end * type.size : self.shape.length * type.size]
+            return {"end": end}, arrays
+
+        def pause() -> None:
+            end = self.first_end - self.n_reversed
+            if 0 < end < self.first_end:
+                event.offer(capture)
+
+        return pause
+
+    def restore(self, point: Point) -> bool:
+        """Take the gradients of a durable point; False if this sweep adds them up otherwise."""
+        given = {k: a.shape for k, a in point.arrays.items() if k.startswith(("const", "partial"))}
+        own = {f"const_bar{k}": b for k, b in enumerate(self.const_bars)}
+        own |= {f"partial{k}": b for k, b in self.partials.items()}
+        if given != {k: a.shape for k, a in own.items()}:
+            return False
+        for name, array in own.items():
+            array[...] = point.arrays[name]
+        for k, (array, type) in enumerate(self.x_bars):
+            n = self.shape.length * type.size
+            array[self.first_end * type.size : n] = point.arrays[f"x_bar{k}"]
+        return True
+
+    def _carry_bars(self, consts: Any, at: int = 0) -> list[np.ndarray]:
+        """Cotangents of the carry at a step; those that were handed on are recovered."""
         found: dict[int, np.ndarray] = {}
         for chain, (ring, buffer) in zip(self.compiled.bar_chains, self.rings, strict=True):
             if chain.components[0] >= len(self.compiled.bars):
                 continue
             for depth, k in enumerate(chain.components):
-                value = inside(ring[depth % len(ring)], buffer).copy()
+                value = inside(ring[(at + depth) % len(ring)], buffer).copy()
                 if k in self.compiled.recover:
                     value = evaluate(self.compiled.recover[k], [*consts, value])[0]
                 found[k] = np.asarray(value)

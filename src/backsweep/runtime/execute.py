@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from backsweep.errors import ScheduleError
 from backsweep.ir import Equation, Program, evaluate
 from backsweep.passes import jvp_program, vjp_program
 from backsweep.passes.control import jvp_step
 from backsweep.primitives.control import scan_shape, tree_sum
-from backsweep.runtime.report import Report, ScanReport
+from backsweep.runtime.journal import AbstractJournal, NoJournal, journal_of
+from backsweep.runtime.plan import ScanPlan, plan_program
+from backsweep.runtime.report import Report
 from backsweep.runtime.scan import run_scan, run_scan_forward, run_scan_reverse
 
 
 def run_program(
-    program: Program, arguments: Sequence[Any], report: Report | None = None
+    program: Program,
+    arguments: Sequence[Any],
+    report: Report | None = None,
+    *,
+    is_resumable: bool = False,
 ) -> list[Any]:
-    """Run a program; scans are reported in `report`."""
-    report = report if report is not None else Report()
-    return evaluate(program, arguments, _Handlers(report).table())
+    """Run a program; scans are reported in `report`.
+
+    Raises
+    ------
+    ScheduleError
+        If a scan asks to be resumed and the program is only a part of a gradient.
+    """
+    handlers = Handlers(report if report is not None else Report(), plan_program(program))
+    requests = [p.request for p in handlers.plans.values() if p.request.resume]
+    if not requests:
+        return handlers.run(program, arguments)
+    if not is_resumable:
+        raise ScheduleError(
+            "resume=True is for grad and value_and_grad, whose sweeps are one call: vjp and "
+            "linearize return in the middle"
+        )
+    with journal_of(requests, program, arguments) as journal:
+        handlers.journal = journal
+        results = handlers.run(program, arguments)
+        journal.complete()
+    return results
 
 
 def unaliased(results: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
@@ -36,28 +62,43 @@ def unaliased(results: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
     return own
 
 
-class _Handlers:
+@dataclass
+class Handlers:
     """How the runtime runs the primitives that hold programs."""
 
-    def __init__(self, report: Report) -> None:
-        self.report = report
+    report: Report
+    plans: Mapping[int, ScanPlan]
+    journal: AbstractJournal = field(default_factory=NoJournal)
+
+    def run(self, program: Program, arguments: Sequence[Any]) -> list[Any]:
+        """Run a program, or one that a program holds."""
+        return evaluate(program, arguments, self.table())
 
     def table(self) -> dict[str, Any]:
         return {
-            "scan": lambda eqn, values: run_scan(eqn.params, values),
+            "scan": self.scan,
             "scan_forward": self.scan_forward,
             "scan_tangent": self.scan_tangent,
-            "scan_reverse": lambda eqn, values: run_scan_reverse(eqn.params, values),
-            "remat": self.remat,
+            "scan_reverse": self.scan_reverse,
+            "remat": lambda eqn, values: self.run(eqn.params["program"], values),
             "remat_tangent": self.remat_tangent,
             "remat_reverse": self.remat_reverse,
             "sum_of": self.sum_of,
         }
 
+    def scan(self, eqn: Equation, values: list[Any]) -> list[Any]:
+        return run_scan(eqn.params, values, self.journal.event())
+
     def scan_forward(self, eqn: Equation, values: list[Any]) -> list[Any]:
-        scan_report = ScanReport()
+        plan = self.plans.get(id(eqn))
+        if plan is None:  # of a program made while running
+            plan = plan_program(Program((), (eqn,), ()))[id(eqn)]
+        scan_report = plan.report(scan_shape(eqn.params))
         self.report.scans.append(scan_report)
-        return run_scan_forward(eqn.params, values, scan_report)
+        return run_scan_forward(eqn.params, values, scan_report, plan, self.journal.event())
+
+    def scan_reverse(self, eqn: Equation, values: list[Any]) -> list[Any]:
+        return run_scan_reverse(eqn.params, values, self.journal.event())
 
     def scan_tangent(self, eqn: Equation, values: list[Any]) -> list[Any]:
         """Run the JVP of the scan again from its initial state."""
@@ -83,22 +124,15 @@ class _Handlers:
         carry_dots = results[shape.n_carry : shape.n_carry + n_dots]
         return [*carry_dots, *results[shape.n_carry + n_dots + n_y :]]
 
-    def remat(self, eqn: Equation, values: list[Any]) -> list[Any]:
-        return run_program(eqn.params["program"], values, self.report)
-
     def remat_tangent(self, eqn: Equation, values: list[Any]) -> list[Any]:
         p = eqn.params
         program, _ = jvp_program(p["program"], p["active_in"], keep=p["active_out"])
-        results = run_program(program, values, self.report)
+        results = self.run(program, values)
         return results[len(p["program"].outputs) :]
 
     def remat_reverse(self, eqn: Equation, values: list[Any]) -> list[Any]:
         p = eqn.params
-        program = vjp_program(p["program"], p["active_in"], p["active_out"])
-        return run_program(program, values, self.report)
+        return self.run(vjp_program(p["program"], p["active_in"], p["active_out"]), values)
 
     def sum_of(self, eqn: Equation, values: list[Any]) -> Sequence[Any]:
-        return tree_sum(run_program(p, values, self.report) for p in eqn.params["programs"])
-
-
-__all__ = ["run_program", "unaliased"]
+        return tree_sum(self.run(p, values) for p in eqn.params["programs"])

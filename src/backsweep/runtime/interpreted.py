@@ -7,6 +7,7 @@ interpreter; so is one that calls a user's own step (`primitives.external`).
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 import weakref
 from collections.abc import Iterator, Sequence
@@ -15,14 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from backsweep.ir import Program
+from backsweep.ir import ArrayType, Program
 from backsweep.passes import vjp_program
 from backsweep.primitives.control import ScanShape, scan_shape, stacked
+from backsweep.runtime.choose import Choice
+from backsweep.runtime.driver import Driver, Pause
+from backsweep.runtime.journal import Event, Point
+from backsweep.runtime.plan import ScanPlan
 from backsweep.runtime.report import ScanReport
-from backsweep.runtime.snapshots import close_store, closed_on_error, open_store
-from backsweep.schedule import AbstractSchedule
-from backsweep.schedule.actions import Advance, Discard, Load, Reverse, Store
-from backsweep.storage import AbstractStore
+from backsweep.runtime.resume import first_rows, rows_from, rows_of_rest
+from backsweep.runtime.snapshots import close_store, closed_on_error, open_store, waited_seconds
+from backsweep.schedule import ADVANCE, LOAD, REVERSE, STORE, Binomial
 
 State = list[np.ndarray]
 
@@ -37,6 +41,10 @@ class TracedStep:
     active_in: tuple[bool, ...] = ()
     active_out: tuple[bool, ...] = ()
     _vjp: Program | None = None
+
+    @property
+    def carry_types(self) -> tuple[ArrayType, ...]:
+        return self.shape.split_inputs(self.step.in_types)[1]
 
     def advance(self, n: int, state: State, x: Sequence[Any]) -> tuple[State, list[Any]]:
         """Step n forward: the next state and the records."""
@@ -72,53 +80,81 @@ class TracedStep:
 
 
 @dataclass
-class PythonTrajectory:
-    """Snapshots of a scan that Python runs."""
+class PythonMachine:
+    """States as lists of arrays; a slot of the arena is an entry of a dictionary."""
 
     step: TracedStep
-    schedule: AbstractSchedule
-    initial: State
     xs: Sequence[Any]
-    report: ScanReport
-    store: AbstractStore
-    actions: Any = None
-    state: State = field(default_factory=list)
+    ys: list[list[Any]]
+    current: State = field(default_factory=list)
     previous: State = field(default_factory=list)
     at: int = 0
+    slots: dict[int, State] = field(default_factory=dict)
+    sweep: _ReverseState | None = None
+    n_advances: int = 0
+
+    def run_rows(self, rows: np.ndarray, pause: Pause) -> None:
+        for kind, start, stop, slot in rows.tolist():
+            if kind == ADVANCE:
+                for n in range(start, stop):
+                    self._advance(n)
+                    pause()
+            elif kind == REVERSE:
+                for n in range(stop - 1, start - 1, -1):
+                    self._reverse(n)
+                    pause()
+            elif kind == STORE:
+                self.slots[slot] = self.current if self.at == start else self.previous
+            elif kind == LOAD:
+                self.current, self.at = self.slots[slot], start
+            else:
+                del self.slots[slot]
+
+    def state(self) -> State:
+        return self.current
+
+    def begin_load(self, step: int) -> State:
+        types = self.step.carry_types
+        self.current, self.at = [np.empty(t.shape, t.dtype) for t in types], step
+        return self.current
+
+    def _advance(self, n: int) -> None:
+        self.previous = self.current
+        self.current, y = self.step.advance(n, self.current, [x[n] for x in self.xs])
+        self.at = n + 1
+        self.n_advances += 1
+        if self.sweep is None:
+            for collected, value in zip(self.ys, y, strict=True):
+                collected.append(np.array(value))
+
+    def _reverse(self, n: int) -> None:
+        assert self.sweep is not None
+        state = self.current if self.at == n else self.previous
+        sweep = self.sweep
+        x, y_bar = [x[n] for x in self.xs], [y[n] for y in sweep.y_bars]
+        state_bar, x_bar, const_bar = self.step.reverse(n, state, x, sweep.state_bar, y_bar)
+        sweep.add(n, state_bar, x_bar, const_bar)
+
+
+@dataclass
+class PythonTrajectory:
+    """What a forward scan that Python runs leaves for its reverse sweep."""
+
+    step: TracedStep
+    plan: ScanPlan
+    driver: Driver
+    machine: PythonMachine
+    report: ScanReport
+    is_fresh: bool = True
 
     def __post_init__(self) -> None:
-        self._stop = weakref.finalize(self, close_store, self.store)
+        store = self.driver.store
+        self._stop = weakref.finalize(self, close_store, store) if store is not None else None
 
     def close(self) -> None:
         """Remove the snapshots."""
-        self._stop()
-
-    def forward_phase(self, ys: list[list[Any]] | None) -> None:
-        """Run the schedule up to the state after the last step."""
-        self.actions = self.schedule.actions()
-        self.state, self.at = self.initial, 0
-        for action in self.actions:
-            self._execute(action, ys)
-            if isinstance(action, Advance) and action.stop == self.schedule.n_steps:
-                return
-
-    def _execute(self, action: Any, ys: list[list[Any]] | None) -> None:
-        match action:
-            case Advance(start, stop):
-                for n in range(start, stop):
-                    self.previous = self.state
-                    self.state, y = self.step.advance(n, self.state, [x[n] for x in self.xs])
-                    for k, value in enumerate(y if ys is not None else []):
-                        ys[k].append(np.array(value))  # type: ignore[index]
-                self.at = stop
-                self.report.n_advances += stop - start
-            case Store(step, _):
-                self.store.put(step, self.state)
-            case Load(step, _):
-                self.state, self.at = [np.empty_like(a) for a in self.initial], step
-                self.store.get(step, self.state)
-            case Discard(step, _):
-                self.store.delete(step)
+        if self._stop is not None:
+            self._stop()
 
 
 def run_scan(params: Any, args: Sequence[Any]) -> list[Any]:
@@ -143,84 +179,150 @@ def _stacked(ys: list[list[Any]], step: Program, shape: ScanShape) -> list[np.nd
 
 
 def run_scan_forward(
-    params: Any, args: Sequence[Any], schedule: AbstractSchedule, request: Any, report: ScanReport
+    params: Any, args: Sequence[Any], plan: ScanPlan, report: ScanReport, event: Event
 ) -> list[Any]:
     """Phase 1 of the schedule."""
     step, shape = params["step"], scan_shape(params)
     consts, carry, xs = shape.split_inputs(list(args))
     runner = TracedStep(step, shape, consts)
-    types = shape.split_inputs(step.in_types)[1]
-    initial = [np.array(c, t.dtype) for c, t in zip(carry, types, strict=True)]
-    store = open_store(request, step, types, schedule.n_snapshots)
-    track = PythonTrajectory(runner, schedule, initial, xs, report, store)
+    plan = _stored_one_by_one(plan)
+    initial = [np.array(c, t.dtype) for c, t in zip(carry, runner.carry_types, strict=True)]
+    store = open_store(plan, step, runner.carry_types, event)
     ys: list[list[Any]] = [[] for _ in range(len(step.outputs) - shape.n_carry)]
+    machine = PythonMachine(runner, xs, ys, initial)
+    driver = Driver(first_rows(plan), initial, store, report)
+    track = PythonTrajectory(runner, plan, driver, machine, report)
+    done = event.results()
+    if done is not None:
+        track.driver.rows = rows_of_rest(plan, store, shape.length)
+        return [*done, track]
+    point = event.point()
+    if point is not None:
+        at = machine.at = int(point.notes["step"])
+        machine.current = [point.arrays[f"carry{j}"] for j in range(len(initial))]
+        for k, collected in enumerate(ys):
+            collected.extend(point.arrays[f"y{k}"])
+        report.resumed_at = f"at step {at} of {shape.length}"
+        track.driver.rows = rows_from(plan, store, shape.length, at)
     begin = time.perf_counter()
     with closed_on_error(track):
-        track.forward_phase(ys)
+        track.driver.run_phase(machine, _forward_pause(machine, step, shape, event))
     report.forward_seconds = time.perf_counter() - begin
-    state_bytes = sum(np.asarray(c).nbytes for c in carry)
-    if request.uses_disk:
-        report.snapshot_bytes_disk = schedule.n_snapshots * state_bytes
-    else:
-        report.snapshot_bytes_memory = schedule.n_snapshots * state_bytes
-    return [*track.state, *_stacked(ys, step, shape), track]
+    report.n_advances = machine.n_advances
+    report.disk_wait_seconds = waited_seconds(store)
+    results = [*machine.current, *_stacked(ys, step, shape)]
+    event.finish(results)
+    return [*results, track]
 
 
-def run_scan_reverse(params: Any, args: Sequence[Any]) -> list[Any]:
+def _stored_one_by_one(plan: ScanPlan) -> ScanPlan:
+    """Where all states are kept: each is a snapshot, for here is no contiguous trajectory."""
+    if not plan.choice.keeps_all:
+        return plan
+    n = plan.schedule.n_steps
+    choice = Choice(Binomial(n, max(n - 1, 1)), max(n - 2, 0))
+    return dataclasses.replace(plan, choice=choice, residuals=None)
+
+
+def _forward_pause(machine: PythonMachine, step: Program, shape: ScanShape, event: Event) -> Pause:
+    def capture() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        arrays = {f"carry{j}": a for j, a in enumerate(machine.current)}
+        short = dataclasses.replace(shape, length=machine.at)
+        arrays |= {f"y{k}": a for k, a in enumerate(_stacked(machine.ys, step, short))}
+        return {"step": machine.at}, arrays
+
+    def pause() -> None:
+        if 0 < machine.at < shape.length:
+            event.offer(capture)
+
+    return pause
+
+
+def run_scan_reverse(params: Any, args: Sequence[Any], event: Event) -> list[Any]:
     """Phase 2 of the schedule."""
     track: PythonTrajectory = args[0]
-    runner = track.step
+    runner, machine = track.step, track.machine
     shape, step = runner.shape, runner.step
     runner.active_in, runner.active_out = params["active_in"], params["active_out"]
     runner._vjp = None
-    n_primal = len(step.inputs) - shape.n_carry
-    bars = args[1 + n_primal :]
-    consts, carry, xs = shape.split_inputs(runner.active_in)
-    n_carry = sum(carry)
-    sweep = _ReverseState([np.array(b) for b in bars[:n_carry]], bars[n_carry:], [], [])
+    bars = args[1 + len(step.inputs) - shape.n_carry :]
+    n_carry = sum(shape.split_inputs(runner.active_in)[1])
+    n = end = shape.length
+    sweep = _ReverseState([np.array(b) for b in bars[:n_carry]], bars[n_carry:])
+    point = event.point()
+    if point is not None:
+        end = int(point.notes["end"])
+        track.report.resumed_at = f"with the last {n - end} of {n} steps reversed"
+        sweep.restore(point, n)
+    if end < n or not track.is_fresh:
+        track.driver.rows = rows_of_rest(track.plan, track.driver.store, end)
+    track.is_fresh = False
+    machine.sweep, before = sweep, machine.n_advances
     begin = time.perf_counter()
     with closed_on_error(track):
-        if track.actions is None:
-            track.forward_phase(None)
-        # Taken away first: a sweep that breaks off must not be continued by the next one.
-        actions, track.actions = track.actions, None
-        for action in actions:
-            if isinstance(action, Reverse):
-                for n in range(action.stop - 1, action.start - 1, -1):
-                    _reverse_step(track, sweep, n)
-            else:
-                track._execute(action, None)
+        track.driver.run_phase(machine, sweep.pause(event, n))
     track.report.reverse_seconds += time.perf_counter() - begin
-    return _collect(runner, sweep, (consts, carry, xs))
+    track.report.n_advances += machine.n_advances - before
+    track.report.n_reverses += end
+    track.report.disk_wait_seconds = waited_seconds(track.driver.store)
+    results = _collect(runner, sweep)
+    event.finish(results)
+    return results
 
 
 @dataclass
 class _ReverseState:
+    """Cotangents of a reverse sweep."""
+
     state_bar: State
     y_bars: Sequence[Any]
-    const_bars: list[np.ndarray]
-    x_bars: list[list[np.ndarray]]
+    const_bars: list[np.ndarray] = field(default_factory=list)
+    x_bars: list[list[np.ndarray]] = field(default_factory=list)
+    """Of the steps from the last one down."""
+    end: int = -1
+
+    def add(self, n: int, state_bar: Any, x_bar: Any, const_bar: Any) -> None:
+        """Take what the reverse of step n gave."""
+        self.end = n
+        self.state_bar = [np.array(b) for b in state_bar]
+        self.x_bars.append([np.array(b) for b in x_bar])
+        wide = [
+            np.asarray(b).astype(np.result_type(np.asarray(b).dtype, np.float64)) for b in const_bar
+        ]
+        if not self.const_bars:
+            self.const_bars = wide
+        else:
+            self.const_bars = [t + b for t, b in zip(self.const_bars, wide, strict=True)]
+
+    def pause(self, event: Event, n: int) -> Pause:
+        """Offer a durable point."""
+
+        def capture() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+            arrays = {f"carry_bar{k}": b for k, b in enumerate(self.state_bar)}
+            arrays |= {f"const_bar{k}": b for k, b in enumerate(self.const_bars)}
+            for k in range(len(self.x_bars[0])):
+                arrays[f"x_bar{k}"] = np.stack([row[k] for row in reversed(self.x_bars)])
+            return {"end": self.end, "n_const_bars": len(self.const_bars)}, arrays
+
+        def pause() -> None:
+            if 0 < self.end < n:
+                event.offer(capture)
+
+        return pause
+
+    def restore(self, point: Point, n: int) -> None:
+        """Go on from a durable point."""
+        end, arrays = int(point.notes["end"]), point.arrays
+        self.state_bar = [np.array(arrays[f"carry_bar{k}"]) for k in range(len(self.state_bar))]
+        n_consts = int(point.notes["n_const_bars"])
+        self.const_bars = [np.array(arrays[f"const_bar{k}"]) for k in range(n_consts)]
+        stacks = [arrays[f"x_bar{k}"] for k in range(sum(k.startswith("x_bar") for k in arrays))]
+        self.x_bars = [[x[i] for x in stacks] for i in reversed(range(n - end))]
 
 
-def _reverse_step(track: PythonTrajectory, sweep: _ReverseState, n: int) -> None:
-    state = track.state if track.at == n else track.previous
-    x = [x[n] for x in track.xs]
-    y_bar = [y[n] for y in sweep.y_bars]
-    state_bar, x_bar, const_bar = track.step.reverse(n, state, x, sweep.state_bar, y_bar)
-    sweep.state_bar = [np.array(b) for b in state_bar]
-    sweep.x_bars.append([np.array(b) for b in x_bar])
-    wide = [
-        np.asarray(b).astype(np.result_type(np.asarray(b).dtype, np.float64)) for b in const_bar
-    ]
-    if not sweep.const_bars:
-        sweep.const_bars = wide
-    else:
-        sweep.const_bars = [t + b for t, b in zip(sweep.const_bars, wide, strict=True)]
-    track.report.n_reverses += 1
-
-
-def _collect(runner: TracedStep, sweep: _ReverseState, active: Any) -> list[Any]:
+def _collect(runner: TracedStep, sweep: _ReverseState) -> list[Any]:
     types = runner.shape.split_inputs(runner.step.in_types)
+    active = runner.shape.split_inputs(runner.active_in)
     wanted = [
         [t for t, a in zip(ts, flags, strict=True) if a]
         for ts, flags in zip(types, active, strict=True)

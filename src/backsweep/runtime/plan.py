@@ -8,15 +8,16 @@ from typing import Any
 
 from backsweep import config
 from backsweep.codegen.sweep_source import find_chains
-from backsweep.ir import ArrayType, Program
+from backsweep.ir import ArrayType, Equation, Program
 from backsweep.passes.external import external_steps
 from backsweep.passes.residuals import ResidualPlan
 from backsweep.primitives.control import ScanShape, scan_shape
 from backsweep.runtime.arrays import round_up
 from backsweep.runtime.checkpointing import Checkpointing, effective
+from backsweep.runtime.choose import Choice, Demand, share
 from backsweep.runtime.compiled import residual_plan
-from backsweep.runtime.report import Report, ScanReport
-from backsweep.schedule import AbstractSchedule, StoreAll
+from backsweep.runtime.report import ScanReport
+from backsweep.schedule import AbstractSchedule
 
 
 def carry_types(step: Program, shape: ScanShape) -> tuple[ArrayType, ...]:
@@ -49,60 +50,96 @@ class ScanPlan:
     """What is known of a reverse sweep before its first step."""
 
     request: Checkpointing
-    schedule: AbstractSchedule
-    state_bytes: int
+    choice: Choice
+    demand: Demand
     residuals: ResidualPlan | None
     """Where residuals of all steps are kept instead of states."""
+    step: Program
+
+    @property
+    def schedule(self) -> AbstractSchedule:
+        return self.choice.schedule
+
+    def report(self, shape: ScanShape) -> ScanReport:
+        """What is known without running it."""
+        choice, demand = self.choice, self.demand
+        why = why_python(self.step)
+        report = ScanReport(
+            schedule=type(self.schedule).__name__,
+            n_steps=shape.length,
+            n_snapshots=self.schedule.n_snapshots,
+            all_bytes=shape.length * demand.file_bytes,
+            snapshot_bytes_disk=choice.n_disk * demand.file_bytes,
+            executor=f"python ({why})" if why else "native",
+            n_threads=config.n_threads(),
+        )
+        if self.residuals is not None:
+            report.schedule += ", residuals instead of states"
+            kept: Any = self.residuals.forward.out_types[-self.residuals.n_residuals :]
+            report.snapshot_bytes_memory = shape.length * sum(round_up(t.nbytes) for t in kept)
+        elif choice.keeps_all:
+            report.snapshot_bytes_memory = demand.all_bytes
+        else:
+            n_states = choice.n_slots + 1 + choice.n_buffers
+            report.snapshot_bytes_memory = n_states * demand.slot_bytes
+        return report
 
 
-def plan_scan(params: Any, report: ScanReport) -> ScanPlan:
-    """Choose the schedule of a scan_forward, and say so in its report."""
+def demand_of(params: Any) -> Demand:
+    """Bytes that the trajectory of a scan_forward may take."""
     step, shape = params["step"], scan_shape(params)
-    request = effective(params.get("checkpointing"))
     types = carry_types(step, shape)
-    state_bytes = sum(t.nbytes if request.uses_disk else round_up(t.nbytes) for t in types)
-    schedule = request.choose(shape.length, state_bytes, contiguous_bytes(step, shape))
-    report.schedule = type(schedule).__name__
-    report.n_steps, report.n_snapshots = shape.length, schedule.n_snapshots
-    report.all_bytes = shape.length * sum(t.nbytes for t in types)
-    active_in = params.get("active_in")
-    keeps_all = isinstance(schedule, StoreAll) and not request.uses_disk
-    can_keep = keeps_all and active_in is not None and not why_python(step)
-    residuals = residual_plan(step, shape, active_in) if can_keep else None
-    return ScanPlan(request, schedule, state_bytes, residuals)
+    return Demand(
+        shape.length,
+        sum(round_up(t.nbytes) for t in types),
+        sum(t.nbytes for t in types),
+        contiguous_bytes(step, shape),
+    )
 
 
-def predict_scan(params: Any) -> ScanReport:
-    """The report of a gradient's scan that is not run: no times, no work arrays."""
-    report = ScanReport()
+def plan_scan(params: Any, choice: Choice, demand: Demand) -> ScanPlan:
+    """The plan of a scan_forward whose schedule is chosen."""
     step, shape = params["step"], scan_shape(params)
-    plan = plan_scan(params, report)
-    report.n_advances, report.n_reverses = plan.schedule.n_advances, shape.length
-    why = why_python(step)
-    report.executor, report.n_threads = f"python ({why})" if why else "native", config.n_threads()
-    if plan.residuals is not None:
-        report.schedule += ", residuals instead of states"
-        types: Any = plan.residuals.forward.out_types[-plan.residuals.n_residuals :]
-        report.snapshot_bytes_memory = shape.length * sum(round_up(t.nbytes) for t in types)
-    elif plan.request.uses_disk:
-        report.snapshot_bytes_disk = plan.schedule.n_snapshots * plan.state_bytes
-    elif isinstance(plan.schedule, StoreAll):
-        report.snapshot_bytes_memory = contiguous_bytes(step, shape)
-    else:
-        report.snapshot_bytes_memory = plan.schedule.n_snapshots * plan.state_bytes
-    return report
+    active_in = params.get("active_in")
+    can_keep = choice.keeps_all and active_in is not None and not why_python(step)
+    residuals = residual_plan(step, shape.any_length, active_in) if can_keep else None
+    return ScanPlan(effective(params.get("checkpointing")), choice, demand, residuals, step)
 
 
-def predict(program: Program) -> Report:
-    """The report of a program with gradients of scans in it, as if it had been run."""
-    return Report([predict_scan(params) for params in _forward_scans(program)])
+def plan_program(program: Program) -> dict[int, ScanPlan]:
+    """Plans of all scans in a program that leave a trajectory, by the id of their equation.
+
+    Scans with equal requests share one budget: those of the program are alive together, those of
+    the items of a sum for one item at a time.
+    """
+    alive = [e for e in program.equations if e.primitive.name == "scan_forward"]
+    items = [
+        [e for e in item.equations if e.primitive.name == "scan_forward"]
+        for item in items_of(program)
+    ]
+    every = (*alive, *(e for item in items for e in item))
+    requests = list(dict.fromkeys(_request(e) for e in every))
+    plans: dict[int, ScanPlan] = {}
+    for request in requests:
+        own = [e for e in alive if _request(e) == request]
+        own_items = [[e for e in item if _request(e) == request] for item in items]
+        demands = [[demand_of(e.params) for e in group] for group in (own, *own_items)]
+        choices = share(request, demands[0], demands[1:])
+        equations = (*own, *(e for item in own_items for e in item))
+        flat = (d for group in demands for d in group)
+        for eqn, choice, demand in zip(equations, choices, flat, strict=True):
+            plans[id(eqn)] = plan_scan(eqn.params, choice, demand)
+    return plans
 
 
-def _forward_scans(program: Program) -> Iterator[Any]:
-    """Parameters of the scans that leave a trajectory, those of nested programs included."""
+def _request(eqn: Equation) -> Checkpointing:
+    return effective(eqn.params.get("checkpointing"))
+
+
+def items_of(program: Program) -> Iterator[Program]:
+    """Programs of which one at a time is run: the items of sums, to any depth."""
     for eqn in program.equations:
-        if eqn.primitive.name == "scan_forward":
-            yield eqn.params
-        elif eqn.primitive.name == "sum_of":
+        if eqn.primitive.name == "sum_of":
             for item in eqn.params["programs"]:
-                yield from _forward_scans(item)
+                yield item
+                yield from items_of(item)

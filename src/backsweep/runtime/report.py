@@ -36,6 +36,11 @@ class ScanReport:
     n_reverses: int = 0
     forward_seconds: float = 0.0
     reverse_seconds: float = 0.0
+    n_disk_writes: int = 0
+    n_disk_reads: int = 0
+    n_lost: int = 0
+    disk_wait_seconds: float = 0.0
+    resumed_at: str = ""
     executor: str = "native"
     n_threads: int = 1
 
@@ -85,6 +90,14 @@ class Report:
                 f"{s.forward_seconds:.3g} s before the loss, {s.n_reverses} reverse steps, sweep "
                 f"{s.reverse_seconds:.3g} s; {s.executor}, {s.n_threads} threads"
             )
+            if s.n_disk_writes or s.n_disk_reads:
+                lines.append(
+                    f"  disk: {s.n_disk_writes} snapshots written, {s.n_disk_reads} read, waited "
+                    f"{s.disk_wait_seconds:.3g} s for it"
+                    + (f", {s.n_lost} lost" if s.n_lost else "")
+                )
+            if s.resumed_at:
+                lines.append(f"  resumed {s.resumed_at}")
         lines.append(
             f"total {self.seconds:.3g} s, of it {self.compile_seconds:.3g} s compiling "
             f"({self.n_compilations} compiled, {self.n_cache_hits} from the cache)"

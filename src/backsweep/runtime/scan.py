@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,22 +22,16 @@ from backsweep.runtime.compiled import (
     compile_reverse,
 )
 from backsweep.runtime.cotangents import Cotangents
+from backsweep.runtime.driver import Driver, Pause
 from backsweep.runtime.inner import check_inner_bytes
+from backsweep.runtime.journal import NOT_RESUMABLE, Event, Point
 from backsweep.runtime.memory import available_bytes
-from backsweep.runtime.plan import carry_types, plan_scan, why_python
+from backsweep.runtime.plan import ScanPlan, carry_types, why_python
 from backsweep.runtime.report import ScanReport
-from backsweep.runtime.snapshots import close_store, closed_on_error, open_store
-from backsweep.runtime.sweeper import (
-    ROWS_PER_TABLE,
-    StateMemory,
-    Sweeper,
-    SweepInputs,
-    compiled_fill,
-)
-from backsweep.schedule import AbstractSchedule, StoreAll
-from backsweep.schedule.actions import ADVANCE, LOAD, REVERSE
-from backsweep.schedule.binomial import PHASE
-from backsweep.storage import AbstractStore
+from backsweep.runtime.resume import first_rows, rows_from, rows_of_rest, second_rows
+from backsweep.runtime.snapshots import close_store, closed_on_error, open_store, waited_seconds
+from backsweep.runtime.sweeper import StateMemory, Sweeper, SweepInputs
+from backsweep.schedule.actions import ADVANCE, REVERSE
 
 
 @dataclass
@@ -49,26 +43,32 @@ class Trajectory:
 
     step: Program
     shape: ScanShape
-    schedule: AbstractSchedule
+    plan: ScanPlan
     memory: StateMemory
-    store: AbstractStore | None
-    stack: np.ndarray
-    head: np.ndarray
+    driver: Driver
+    forward: Sweeper | None
+    """Where states that were kept may have to be made again."""
     report: ScanReport
-    plan: ResidualPlan | None = None
     records: Arena | None = None
     """Residuals of all steps, where they are kept instead of states."""
     is_fresh: bool = True
+    """Whether the rows that are left are those of the whole reverse sweep."""
+    is_complete: bool = True
+    """Where every state is kept: whether all of them are there."""
     stop: Any = field(default=None, repr=False)
+
+    @property
+    def residuals(self) -> ResidualPlan | None:
+        return self.plan.residuals
 
     @property
     def keeps_all(self) -> bool:
         """Nothing is advanced twice, nothing is on disk."""
-        return self.memory.keeps_all or self.plan is not None
+        return self.plan.choice.keeps_all
 
     def __post_init__(self) -> None:
-        if self.store is not None:
-            self.stop = weakref.finalize(self, close_store, self.store)
+        if self.driver.store is not None:
+            self.stop = weakref.finalize(self, close_store, self.driver.store)
 
     def close(self) -> None:
         if self.stop is not None:
@@ -95,20 +95,56 @@ def _inputs(step: Program, shape: ScanShape, consts: Any, xs: Any) -> SweepInput
     return SweepInputs(consts, const_types, xs, x_types)
 
 
-def run_scan(params: Any, args: Sequence[Any], report: ScanReport | None = None) -> list[Any]:
+def run_scan(params: Any, args: Sequence[Any], event: Event = NOT_RESUMABLE) -> list[Any]:
     """A scan whose trajectory nobody needs."""
+    done = event.results()
+    if done is not None:
+        return done
     step, shape = params["step"], scan_shape(params)
-    compiled = _try_compile(step, lambda: compile_forward(step, shape, in_place=True))
+    compiled = _try_compile(step, lambda: compile_forward(step, shape.any_length, in_place=True))
     if isinstance(compiled, str):
-        return interpreted.run_scan(params, args)
+        results = interpreted.run_scan(params, args)
+        event.finish(results)
+        return results
     consts, init, xs = shape.split_inputs(args)
     memory = _state_memory(compiled, step, shape)
-    memory.place(init)
     sweeper = Sweeper(compiled, memory, _inputs(step, shape, consts, xs))
     ys = _allocate_ys(sweeper, step, shape)
-    if shape.length:
-        sweeper.run_in_pieces(np.array([[ADVANCE, 0, shape.length, -1]], np.int64))
-    return _outputs(memory, ys)
+    at = _begin(memory, ys, init, event.point())
+    if at < shape.length:
+        rows = np.array([[ADVANCE, at, shape.length, -1]], np.int64)
+        sweeper.run_rows(rows, _forward_pause(event, memory, ys, shape.length))
+    results = _outputs(memory, ys)
+    event.finish(results)
+    return results
+
+
+def _begin(memory: StateMemory, ys: list[np.ndarray], init: Any, point: Point | None) -> int:
+    """Place the first state, or that of a durable point; return its step."""
+    if point is None:
+        memory.place(init)
+        return 0
+    at = int(point.notes["step"])
+    memory.place([point.arrays[f"carry{j}"] for j in range(len(memory.types))], at)
+    for k, y in enumerate(ys):
+        y[:at] = point.arrays[f"y{k}"]
+    return at
+
+
+def _forward_pause(event: Event, memory: StateMemory, ys: list[np.ndarray], n: int) -> Pause:
+    """Offer a durable point: the state and the records so far."""
+
+    def capture() -> tuple[dict[str, Any], Mapping[str, np.ndarray]]:
+        at = memory.step
+        arrays = {f"carry{j}": value for j, value in enumerate(memory.state())}
+        arrays |= {f"y{k}": y[:at] for k, y in enumerate(ys)}
+        return {"step": at}, arrays
+
+    def pause() -> None:
+        if 0 < memory.step < n:
+            event.offer(capture)
+
+    return pause
 
 
 def _state_memory(
@@ -139,57 +175,77 @@ def _try_compile(step: Program, build: Any) -> CompiledSweep | str:
         return str(reason)
 
 
-def run_scan_forward(params: Any, args: Sequence[Any], report: ScanReport) -> list[Any]:
+def run_scan_forward(
+    params: Any,
+    args: Sequence[Any],
+    report: ScanReport,
+    plan: ScanPlan,
+    event: Event = NOT_RESUMABLE,
+) -> list[Any]:
     """A scan that leaves a trajectory: phase 1 of the schedule."""
     step, shape = params["step"], scan_shape(params)
-    chosen = plan_scan(params, report)
-    request, schedule, plan = chosen.request, chosen.schedule, chosen.residuals
-    keeps_all = isinstance(schedule, StoreAll) and not request.uses_disk
-    program = plan.forward if plan is not None else step
+    program = plan.residuals.forward if plan.residuals is not None else step
 
     def build() -> CompiledSweep:
         check_inner_bytes(step, available_bytes)
-        return compile_forward(program, shape, in_place=plan is not None)
+        return compile_forward(program, shape.any_length, in_place=plan.residuals is not None)
 
     compiled = _try_compile(step, build)
     if isinstance(compiled, str):
         report.executor = f"python ({compiled})"
-        return interpreted.run_scan_forward(params, args, schedule, request, report)
-    consts, init, xs = shape.split_inputs(args)
-    n_slots = 0 if keeps_all else (1 if request.uses_disk else schedule.n_snapshots)
-    keeps_states = keeps_all and plan is None
-    memory = _state_memory(compiled, step, shape, keeps_all=keeps_states, n_slots=n_slots)
-    memory.place(init)
-    sweeper = Sweeper(compiled, memory, _inputs(step, shape, consts, xs))
-    ys = _allocate_ys(sweeper, step, shape)
-    store = (
-        open_store(request, step, memory.types, schedule.n_snapshots) if request.uses_disk else None
-    )
-    stack, head = schedule.start()
-    track = Trajectory(step, shape, schedule, memory, store, stack, head, report, plan)
-    if plan is not None:
-        track.records = _allocate_records(sweeper, plan, len(ys), shape)
+        return interpreted.run_scan_forward(params, args, plan, report, event)
+    track, ys = _trajectory(params, args, report, plan, compiled, event)
+    done = event.results()
+    if done is not None:
+        track.driver.rows = rows_of_rest(plan, track.driver.store, shape.length)
+        track.is_complete = False
+        return [*done, track]
+    point = event.point()
+    at = _begin(track.memory, ys, track.driver.initial, point)
+    if point is not None:
+        report.resumed_at = f"at step {at} of {shape.length}"
+        track.driver.rows = rows_from(plan, track.driver.store, shape.length, at)
+        track.is_complete = False
+    sweeper = track.forward
+    assert sweeper is not None
     begin = time.perf_counter()
     with closed_on_error(track):
-        _run_phase(track, sweeper, ADVANCE)
+        track.driver.run_phase(sweeper, _forward_pause(event, track.memory, ys, shape.length))
     report.forward_seconds = time.perf_counter() - begin
-    report.n_advances, report.n_threads = memory.n_advances, sweeper.n_threads
+    report.n_advances, report.n_threads = track.memory.n_advances, sweeper.n_threads
+    if track.is_complete or not track.keeps_all:
+        track.forward = None  # gives its work arrays back
+    report.disk_wait_seconds = waited_seconds(track.driver.store)
+    results = _outputs(track.memory, ys)
+    event.finish(results)
+    return [*results, track]
+
+
+def _trajectory(
+    params: Any,
+    args: Sequence[Any],
+    report: ScanReport,
+    plan: ScanPlan,
+    compiled: CompiledSweep,
+    event: Event,
+) -> tuple[Trajectory, list[np.ndarray]]:
+    """All memory of a scan that leaves a trajectory, and its records."""
+    step, shape = params["step"], scan_shape(params)
+    consts, init, xs = shape.split_inputs(args)
+    keeps_states = plan.choice.keeps_all and plan.residuals is None
+    memory = _state_memory(
+        compiled, step, shape, keeps_all=keeps_states, n_slots=plan.choice.n_slots
+    )
+    sweeper = Sweeper(compiled, memory, _inputs(step, shape, consts, xs))
+    ys = _allocate_ys(sweeper, step, shape)
+    initial = [np.asarray(a, t.dtype) for a, t in zip(init, memory.types, strict=True)]
+    store = open_store(plan, step, memory.types, event)
+    driver = Driver(first_rows(plan), initial, store, report)
+    track = Trajectory(step, shape, plan, memory, driver, sweeper, report)
+    if plan.residuals is not None:
+        track.records = _allocate_records(sweeper, plan.residuals, len(ys), shape)
     report.work_bytes = sweeper.work_bytes
-    _report_snapshots(track, chosen.state_bytes)
-    return [*_outputs(memory, ys), track]
-
-
-def _report_snapshots(track: Trajectory, state_bytes: int) -> None:
-    report, memory = track.report, track.memory
-    if track.records is not None:
-        report.schedule += ", residuals instead of states"
-        report.snapshot_bytes_memory = track.records.nbytes
-    elif memory.keeps_all:
-        report.snapshot_bytes_memory = memory.ring.nbytes
-    elif track.store is not None:
-        report.snapshot_bytes_disk = track.schedule.n_snapshots * state_bytes
-    else:
-        report.snapshot_bytes_memory = track.schedule.n_snapshots * memory.slot_bytes
+    return track, ys
 
 
 def _allocate_records(sweeper: Sweeper, plan: ResidualPlan, first: int, shape: ScanShape) -> Arena:
@@ -203,82 +259,97 @@ def _allocate_records(sweeper: Sweeper, plan: ResidualPlan, first: int, shape: S
     return arena
 
 
-def _tables(track: Trajectory) -> Any:
-    """Action rows of the current phase, in blocks."""
-    table = np.empty((ROWS_PER_TABLE, 4), np.int64)
-    fill = compiled_fill()
-    phase = track.head[PHASE]
-    while track.head[PHASE] == phase:
-        n_rows = fill(track.stack, track.head, table)
-        if n_rows == 0:
-            return
-        yield table[:n_rows]
+@dataclass
+class _KeptMachine:
+    """Reverses what was kept; advances again only where a run has begun in the middle."""
+
+    forward: Sweeper | None
+    reverse: Sweeper
+    memory: StateMemory
+
+    def run_rows(self, rows: np.ndarray, pause: Pause) -> None:
+        for row in rows:
+            machine = self.reverse if row[0] == REVERSE else self.forward
+            assert machine is not None
+            machine.run_rows(row[None], pause)
+
+    def state(self) -> list[np.ndarray]:
+        return self.memory.state()
+
+    def begin_load(self, step: int) -> list[np.ndarray]:
+        return self.memory.places(step)
 
 
-def _execute(track: Trajectory, sweeper: Sweeper, table: np.ndarray) -> None:
-    if track.store is not None:
-        sweeper.run_with_store(table, track.store)
-    else:
-        sweeper.run_in_pieces(table)
-
-
-def _run_phase(track: Trajectory, sweeper: Sweeper, kind: int) -> None:
-    """Phase 1 (ADVANCE) or phase 2 (REVERSE) of the schedule."""
-    if track.keeps_all:
-        if track.shape.length:
-            sweeper.run_in_pieces(np.array([[kind, 0, track.shape.length, -1]], np.int64))
-        return
-    for table in _tables(track):
-        _execute(track, sweeper, table)
-
-
-def _restart(track: Trajectory, sweeper: Sweeper) -> None:
-    """Run phase 1 again from the initial state, for another reverse sweep."""
-    track.stack, track.head = track.schedule.start()
-    _execute(track, sweeper, np.array([[LOAD, 0, 0, 0]], np.int64))
-    for table in _tables(track):
-        _execute(track, sweeper, table)
-
-
-def run_scan_reverse(params: Any, args: Sequence[Any]) -> list[Any]:
+def run_scan_reverse(
+    params: Any, args: Sequence[Any], event: Event = NOT_RESUMABLE
+) -> list[np.ndarray]:
     """The reverse sweep: phase 2 of the schedule."""
     track = args[0]
+    done = event.results()
+    if done is not None:
+        track.close()
+        return done
     if isinstance(track, interpreted.PythonTrajectory):
-        return interpreted.run_scan_reverse(params, args)
+        return interpreted.run_scan_reverse(params, args, event)
+    shape, point = track.shape, event.point()
+    n = end = shape.length
+    if point is not None:
+        end = int(point.notes["end"])
+        track.report.resumed_at = f"with the last {n - end} of {n} steps reversed"
+    sweeper, results, consts = _reverse_sweeper(track, params, args, point, end)
+    if point is not None and not results.restore(point):
+        end = n
+        sweeper, results, consts = _reverse_sweeper(track, params, args, None, end)
+    if end < n or not track.is_fresh:
+        is_kept = track.keeps_all and track.is_complete and end == n
+        rows = second_rows(n) if is_kept else rows_of_rest(track.plan, track.driver.store, end)
+        track.driver.rows = rows
+    track.is_fresh = False
+    machine: Any = sweeper
+    if track.keeps_all:
+        machine = _KeptMachine(track.forward, sweeper, track.memory)
+    begin = time.perf_counter()
+    with closed_on_error(track):
+        track.driver.run_phase(machine, results.pause(event, consts))
+    report = track.report
+    report.reverse_seconds += time.perf_counter() - begin
+    report.n_advances = track.memory.n_advances
+    report.n_reverses += results.n_reversed
+    report.work_bytes = max(report.work_bytes, sweeper.work_bytes)
+    report.disk_wait_seconds = waited_seconds(track.driver.store)
+    collected = results.collect(consts)
+    event.finish(collected)
+    return collected
+
+
+def _reverse_sweeper(
+    track: Trajectory, params: Any, args: Sequence[Any], point: Point | None, end: int
+) -> tuple[Sweeper, Cotangents, Sequence[Any]]:
+    """The sweep that reverses, and the memory of its cotangents."""
     step, shape = track.step, track.shape
     active_in, active_out = params["active_in"], params["active_out"]
     n_primal = len(step.inputs) - shape.n_carry
     consts, xs = args[1 : 1 + shape.n_consts], args[1 + shape.n_consts : 1 + n_primal]
-    bars = args[1 + n_primal :]
+    bars = list(args[1 + n_primal :])
+    n_bars = sum(active_out[: shape.n_carry])
+    if point is not None:
+        bars[:n_bars] = [point.arrays[f"carry_bar{k}"] for k in range(n_bars)]
     compiled = compile_reverse(
         step,
-        shape,
+        shape.any_length,
         active_in,
         active_out,
         advances=not track.keeps_all,
-        plan=track.plan,
-        delays=shape.length > 0
-        and all(not np.any(b) for b in bars[: sum(active_out[: shape.n_carry])]),
+        plan=track.residuals,
+        delays=shape.length > 0 and all(not np.any(b) for b in bars[:n_bars]),
     )
     inputs, memory = _inputs(step, shape, consts, xs), track.memory
-    if track.plan is not None:
-        types = track.plan.forward.out_types[-track.plan.n_residuals :]
+    if track.residuals is not None:
+        assert track.records is not None
+        types: Any = track.residuals.forward.out_types[-track.residuals.n_residuals :]
         inputs.records = [
             (track.records.address(k), round_up(t.nbytes)) for k, t in enumerate(types)
         ]
         memory = StateMemory(shape, (), (), shape.length, False, 0, ())
     sweeper = Sweeper(compiled, memory, inputs)
-    results = Cotangents(sweeper, compiled, step, shape, consts, bars)
-    begin = time.perf_counter()
-    if not track.is_fresh and not track.keeps_all:
-        with closed_on_error(track):
-            _restart(track, sweeper)
-    track.is_fresh = False
-    with closed_on_error(track):
-        _run_phase(track, sweeper, REVERSE)
-    report = track.report
-    report.reverse_seconds += time.perf_counter() - begin
-    report.n_advances = track.memory.n_advances
-    report.n_reverses += memory.n_reverses - results.n_reverses_before
-    report.work_bytes = max(report.work_bytes, sweeper.work_bytes)
-    return results.collect(consts)
+    return sweeper, Cotangents(sweeper, compiled, step, shape, consts, bars, end), consts

@@ -1,33 +1,75 @@
-"""Where the snapshots of a scan go, for whoever runs it."""
+"""Where the snapshots of a scan go that are not kept in memory, for whoever runs it."""
 
 from __future__ import annotations
 
 import contextlib
 import uuid
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
+from backsweep.errors import SnapshotError
 from backsweep.ir import ArrayType, Program, program_hash
-from backsweep.runtime.checkpointing import Checkpointing
-from backsweep.storage import AbstractStore, Layout, MemoryStore
+from backsweep.runtime.journal import Event
+from backsweep.runtime.plan import ScanPlan
+from backsweep.storage import AbstractStore, Layout
 
 
 def open_store(
-    request: Checkpointing, step: Program, types: Sequence[ArrayType], n_snapshots: int
-) -> AbstractStore:
-    """HDF5 files where the request names a directory, else memory for `n_snapshots`."""
+    plan: ScanPlan, step: Program, types: Sequence[ArrayType], event: Event
+) -> AbstractStore | None:
+    """HDF5 files, with a thread of their own where there are buffers; None without a disk.
+
+    Files of a scan that can be resumed have names and a hash by which the next process knows
+    them; those that an earlier process left are held from the start.
+    """
+    folder = plan.request.snapshot_folder
+    if plan.choice.n_disk == 0 or folder is None:
+        return None
+    from backsweep.storage.hdf5 import HDF5Store
+
     layout = Layout(
         tuple(f"carry{k}" for k in range(len(types))),
         tuple(t.shape for t in types),
         tuple(t.dtype for t in types),
-        program=program_hash(step),
+        program=program_hash(step) + event.identity,
     )
-    if request.directory is None:
-        return MemoryStore(layout, max(1, n_snapshots))
-    from backsweep.storage.hdf5 import HDF5Store
-
     # Ranks share folders: a prefix must be the only one among all processes and nodes.
-    return HDF5Store(request.directory, layout, prefix=f"snapshot-{uuid.uuid4().hex}")
+    prefix = f"snapshot-{event.identity or uuid.uuid4().hex}-{event.number}"
+    with contextlib.suppress(OSError):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    store = HDF5Store(
+        folder, layout, prefix=prefix, keep=event.is_durable, adopt=event.is_durable
+    )
+    n_buffers = plan.choice.n_buffers
+    if n_buffers == 0:
+        return store
+    from backsweep.storage.background import BackgroundStore
+
+    return BackgroundStore(store, n_buffers)
+
+
+def waited_seconds(store: AbstractStore | None) -> float:
+    """How long the run has waited for the disk."""
+    return float(getattr(store, "waited_seconds", 0.0))
+
+
+def thinned(store: AbstractStore | None, below: int, n_disk: int) -> list[int]:
+    """Steps of the snapshots that a resumed run starts with, the initial state first.
+
+    Those of `below` and later steps, and more than fit, are deleted.
+    """
+    if store is None:
+        return [0]
+    found = [k for k in store.keys() if 0 < k < below]
+    while len(found) > n_disk:
+        # Every second one: what is left stays spread over the steps.
+        del found[1::2]
+    for step in store.keys():
+        if step not in found:
+            with contextlib.suppress(SnapshotError):
+                store.delete(step)
+    return [0, *found]
 
 
 def close_store(store: AbstractStore) -> None:

@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from backsweep import config
-from backsweep.codegen.sweep_source import ADVANCE, LOAD, REVERSE, STORE, Chain
+from backsweep.codegen.sweep_source import REVERSE, Chain
 from backsweep.ir import ArrayType
 from backsweep.primitives.control import ScanShape
 from backsweep.runtime.arrays import SKEW, Arena, prepared, round_up, view, work_array
 from backsweep.runtime.compiled import CompiledSweep, threads_for
 from backsweep.runtime.threads import run_threads
-from backsweep.storage import AbstractStore
 
 MAX_SECONDS_PER_CALL = 0.5
 FIRST_CALL_OPERATIONS = 500_000_000
 """Scalar operations of the first call; later ones go by the clock."""
 SCRATCH = 64 * 512 * 8
-ROWS_PER_TABLE = 4096
-
-
-@lru_cache(maxsize=1)
-def compiled_fill() -> Any:
-    """The schedule's table function, compiled."""
-    import numba
-
-    from backsweep.schedule.binomial import fill
-
-    try:
-        return numba.njit(fill, cache=True)
-    except RuntimeError:  # neither the package's nor the user's folder can be written
-        return numba.njit(fill)
 
 
 @dataclass
@@ -78,16 +62,33 @@ class StateMemory:
     def slot_bytes(self) -> int:
         return int(self.slot_offsets[-1])
 
-    def place(self, state: Sequence[Any]) -> None:
-        """Copy the initial state in."""
+    def places(self, step: int) -> list[np.ndarray]:
+        """Arrays that are to be filled with the state of a step; it is the current one then."""
+        places: dict[int, np.ndarray] = {}
         for k, chain in enumerate(self.chains):
             length = len(chain.components)
             for depth, j in enumerate(chain.components):
-                address = self.ring.address(k) + (length - 1 - depth) * self.step_of(chain)
-                view(address, self.types[j].shape, self.types[j].dtype)[...] = state[j]
+                position = (step + length - 1 - depth) % self.ring_sizes[k]
+                address = self.ring.address(k) + position * self.step_of(chain)
+                places[j] = view(address, self.types[j].shape, self.types[j].dtype)
                 self.registers[:, 2 * j] = address
                 self.registers[:, 2 * j + 1] = address
-        self.registers[:, 2 * len(self.types)] = 0
+        self.registers[:, 2 * len(self.types)] = step
+        return [places[j] for j in range(len(self.types))]
+
+    def place(self, state: Sequence[Any], step: int = 0) -> None:
+        """Copy the state of a step in."""
+        for place, value in zip(self.places(step), state, strict=True):
+            place[...] = value
+
+    def state(self) -> list[np.ndarray]:
+        """The state that the last action left; views."""
+        return [self.current(j) for j in range(len(self.types))]
+
+    @property
+    def step(self) -> int:
+        """The step of the current state."""
+        return int(self.registers[0, 2 * len(self.types)])
 
     def current(self, j: int) -> np.ndarray:
         """Component j of the state that the last action left; a view."""
@@ -119,6 +120,7 @@ class Sweeper:
 
     def __init__(self, compiled: CompiledSweep, memory: StateMemory, inputs: SweepInputs) -> None:
         self.compiled, self.memory = compiled, memory
+        self.call = compiled.run
         self.keep: list[Any] = []
         self.values: dict[str, int] = {"keeps_all": int(memory.keeps_all)}
         for k, (value, type) in enumerate(zip(inputs.consts, inputs.const_types, strict=True)):
@@ -180,7 +182,7 @@ class Sweeper:
         c = self.compiled
 
         def call(tid: int, n_threads: int) -> None:
-            c.run(
+            self.call(
                 tid, n_threads, sync, scratch + tid * SCRATCH, c.p64.ctypes.data,
                 c.p32.ctypes.data, table.ctypes.data, len(table), addresses.ctypes.data,
                 registers + tid * width,
@@ -190,8 +192,8 @@ class Sweeper:
         if self.n_threads < len(self.memory.registers):
             self.memory.registers[self.n_threads :] = self.memory.registers[0]
 
-    def run_in_pieces(self, table: np.ndarray) -> None:
-        """As `run`, in calls of at most about half a second."""
+    def run_rows(self, table: np.ndarray, pause: Callable[[], None] = lambda: None) -> None:
+        """As `run`, in calls of at most about half a second, with a pause after each."""
         for piece in self._pieces(table):
             n_steps = int(np.sum(piece[:, 2] - piece[:, 1]))
             begin = time.perf_counter()
@@ -201,6 +203,15 @@ class Sweeper:
                 self.steps_per_call *= 4
             elif seconds > MAX_SECONDS_PER_CALL:
                 self.steps_per_call = max(1, self.steps_per_call // 2)
+            pause()
+
+    def state(self) -> list[np.ndarray]:
+        """The state that the last action left; views."""
+        return self.memory.state()
+
+    def begin_load(self, step: int) -> list[np.ndarray]:
+        """Arrays to be filled with the state of a step, which is the current one then."""
+        return self.memory.places(step)
 
     def _pieces(self, table: np.ndarray) -> Iterator[np.ndarray]:
         """Cut rows so that no piece has more than `steps_per_call` steps."""
@@ -222,33 +233,3 @@ class Sweeper:
                 row[2] = row[1] + limit
                 rest[at, 1] = row[2]
             yield row[None]
-
-    def run_with_store(self, table: np.ndarray, store: AbstractStore) -> None:
-        """As `run_in_pieces`, with snapshots in a store instead of slots.
-
-        The initial state is written once and stays: another reverse sweep starts from it.
-        """
-        memory = self.memory
-        begin = 0
-        for k, (kind, step, _, _) in enumerate(table.tolist()):
-            if kind in (ADVANCE, REVERSE):
-                continue
-            if k > begin:
-                self.run_in_pieces(table[begin:k])
-            begin = k + 1
-            if kind == STORE and step == 0 and step in store:
-                continue
-            if kind == STORE:
-                store.put(step, [memory.current(j) for j in range(len(memory.types))])
-            elif kind == LOAD:
-                store.get(step, [self._slot_view(j) for j in range(len(memory.types))])
-                self.run(np.array([[LOAD, step, step, 0]], np.int64))
-            elif step != 0:
-                store.delete(step)
-        if begin < len(table):
-            self.run_in_pieces(table[begin:])
-
-    def _slot_view(self, j: int) -> np.ndarray:
-        type = self.memory.types[j]
-        address = self.memory.slot_base + int(self.memory.slot_offsets[j])
-        return view(address, type.shape, type.dtype)

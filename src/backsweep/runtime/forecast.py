@@ -1,0 +1,403 @@
+"""What a gradient will take: bytes from its program, seconds from a short trial.
+
+Bytes are found by walking through the program as the evaluator does, with the values that are
+alive at each equation and what the sweeps allocate besides. Seconds are measured: some steps of
+each scan are run forward and reversed with made-up values, for the time of a step does not depend
+on them. Known to be missing: temporary arrays inside single NumPy calls, and what the compiler
+needs where code is not in the cache yet.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import psutil
+
+from backsweep.codegen.step import NotLowerable
+from backsweep.ir import ArrayType, Atom, Equation, Program, Var
+from backsweep.primitives.control import scan_shape
+from backsweep.runtime.arrays import SKEW, round_up, spare_bytes
+from backsweep.runtime.checkpointing import Checkpointing, format_bytes
+from backsweep.runtime.choose import Choice, choose
+from backsweep.runtime.compiled import compile_forward, compile_reverse
+from backsweep.runtime.memory import available_bytes
+from backsweep.runtime.plan import ScanPlan, carry_types, items_of, plan_program, why_python
+from backsweep.runtime.report import ScanReport
+from backsweep.runtime.scan import run_scan_forward, run_scan_reverse
+from backsweep.schedule import Binomial, StoreAll
+
+TRIAL_SECONDS = 0.1
+"""A trial of a scan's forward half takes about this long."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds per step, forward and reversed from a state that is there."""
+
+    advance: float
+    reverse: float
+
+    def seconds(self, n_advances: int, n_reverses: int) -> float:
+        return self.advance * n_advances + self.reverse * n_reverses
+
+
+@dataclass
+class ScanForecast(ScanReport):
+    """A scan of a gradient that is not run.
+
+    Attributes
+    ----------
+    why : str
+        Why this schedule.
+    rebuild_advances : int
+        At most so many steps are advanced again when a stopped run goes on.
+    seconds : float
+        nan where nothing was measured.
+    alternatives : tuple of (str, str, int, float)
+        Other budgets: memory, schedule, advances, seconds.
+    """
+
+    why: str = ""
+    rebuild_advances: int = 0
+    seconds: float = float("nan")
+    alternatives: tuple[tuple[str, str, int, float], ...] = ()
+
+
+@dataclass
+class Forecast:
+    """What a gradient will take.
+
+    Attributes
+    ----------
+    scans : list of ScanForecast
+    gradient_bytes : int
+        What the gradient allocates at its peak.
+    resident_bytes : int
+        The process with it.
+    available_bytes : int
+        What the job may still use.
+    """
+
+    scans: list[ScanForecast]
+    gradient_bytes: int
+    resident_bytes: int
+    available_bytes: int
+
+    @property
+    def n_advances(self) -> int:
+        return sum(s.n_advances for s in self.scans)
+
+    @property
+    def n_reverses(self) -> int:
+        return sum(s.n_reverses for s in self.scans)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all sweeps; nan where nothing was measured."""
+        return sum(s.seconds for s in self.scans)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the gradient fits into the memory that is left."""
+        return self.gradient_bytes <= self.available_bytes
+
+    def __str__(self) -> str:
+        rows = [row for k, s in enumerate(self.scans) for row in _scan_rows(k, s)]
+        left = "" if self.fits else ": too little"
+        rows += [
+            ("gradient", f"{format_bytes(self.gradient_bytes)} at its peak"),
+            ("process", f"{format_bytes(self.resident_bytes)} resident at the peak"),
+            ("memory left", f"{format_bytes(self.available_bytes)} before it starts{left}"),
+        ]
+        if self.scans and self.seconds == self.seconds:
+            rows.append(("time", f"{self.seconds:.3g} s for all sweeps, measured on trial steps"))
+        return "\n".join(f"{name:<14} {text}" for name, text in rows)
+
+
+def _scan_rows(k: int, s: ScanForecast) -> list[tuple[str, str]]:
+    ratio = s.n_advances / max(1, s.n_steps)
+    rows = [
+        (f"scan {k}", f"{s.n_steps} steps; {s.executor}, {s.n_threads} thread(s)"),
+        ("  schedule", f"{s.schedule}: {s.why}"),
+        (
+            "  snapshots",
+            f"{s.n_snapshots}: {format_bytes(s.snapshot_bytes_memory)} in memory, "
+            f"{format_bytes(s.snapshot_bytes_disk)} on disk; every state would be "
+            f"{format_bytes(s.all_bytes)}",
+        ),
+        ("  work arrays", format_bytes(s.work_bytes)),
+        ("  advances", f"{s.n_advances} ({ratio:.2f} per step), {s.n_reverses} reverse steps"),
+    ]
+    if s.seconds == s.seconds:
+        rows.append(("  time", f"{s.seconds:.3g} s"))
+    if s.rebuild_advances:
+        rows.append(
+            ("  after a kill", f"at most {s.rebuild_advances} advances to rebuild snapshots")
+        )
+    for memory, schedule, n, seconds in s.alternatives:
+        cost = f", {seconds:.3g} s" if seconds == seconds else ""
+        rows.append((f"  with {memory}", f"{schedule}, {n} advances{cost}"))
+    return rows
+
+
+def forecast(program: Program, *, measure: bool = False) -> Forecast:
+    """Plan a program with gradients of scans in it; nothing of it is run.
+
+    Parameters
+    ----------
+    program : Program
+    measure : bool
+        Run some steps of each scan with made-up values, and predict seconds from them.
+    """
+    plans = plan_program(program)
+    sweeps = _sweeps(program, plans)
+    scans = [_forecast_scan(sweep, measure) for sweep in sweeps.values()]
+    n_bytes = _peak(program, sweeps)
+    resident = psutil.Process().memory_info().rss - spare_bytes()
+    return Forecast(scans, n_bytes, resident + n_bytes, available_bytes())
+
+
+@dataclass
+class _Sweep:
+    """A scan's two halves, planned."""
+
+    plan: ScanPlan
+    forward: Equation
+    reverse: Equation | None
+    forward_work: int = 0
+    trajectory: int = 0
+    reverse_work: int = 0
+
+    def __post_init__(self) -> None:
+        step, shape = self.forward.params["step"], scan_shape(self.forward.params)
+        choice, demand, residuals = self.plan.choice, self.plan.demand, self.plan.residuals
+        states = choice.n_slots + choice.n_buffers + 1
+        self.trajectory = states * demand.slot_bytes
+        if choice.keeps_all:
+            self.trajectory = self.plan.report(shape).snapshot_bytes_memory
+        self.forward_work = 3 * demand.slot_bytes
+        self.reverse_work = 2 * demand.slot_bytes + self._gradient_bytes()
+        if why_python(step):
+            return
+        try:
+            program = residuals.forward if residuals is not None else step
+            forward = compile_forward(program, shape.any_length, in_place=residuals is not None)
+        except NotLowerable:
+            return
+        types = carry_types(step, shape)
+        ring = sum(
+            size * (round_up(types[c.components[0]].nbytes) + SKEW)
+            for c, size in zip(forward.source.chains, forward.ring_sizes, strict=True)
+        )
+        self.forward_work = forward.work_bytes + (0 if choice.keeps_all else ring)
+        if self.reverse is not None:
+            p = self.reverse.params
+            reverse = compile_reverse(
+                step,
+                shape.any_length,
+                p["active_in"],
+                p["active_out"],
+                advances=not choice.keeps_all,
+                plan=residuals,
+                delays=shape.length > 0,
+            )
+            bars = sum(
+                size * round_up(types[c.components[0]].nbytes)
+                for c, size in zip(reverse.bar_chains, reverse.bar_sizes, strict=True)
+                if c.components[0] < len(types)
+            )
+            self.reverse_work = reverse.work_bytes + bars + self._gradient_bytes()
+
+    def _gradient_bytes(self) -> int:
+        """Gradients of constants add up in double precision."""
+        if self.reverse is None:
+            return 0
+        shape = scan_shape(self.forward.params)
+        types = self.forward.params["step"].in_types[: shape.n_consts]
+        flags = self.reverse.params["active_in"][: shape.n_consts]
+        wide = {"c": 16}
+        return sum(
+            t.size * wide.get(t.dtype.kind, 8) for t, a in zip(types, flags, strict=True) if a
+        )
+
+
+def _sweeps(program: Program, plans: Mapping[int, ScanPlan]) -> dict[int, _Sweep]:
+    """All scans with a trajectory, by the id of their forward equation."""
+    found: dict[int, _Sweep] = {}
+    for part in (program, *items_of(program)):
+        consumers = {
+            e.inputs[0]: e for e in part.equations if e.primitive.name == "scan_reverse"
+        }
+        for eqn in part.equations:
+            if id(eqn) in plans:
+                found[id(eqn)] = _Sweep(plans[id(eqn)], eqn, consumers.get(eqn.outputs[-1]))
+    return found
+
+
+def _peak(program: Program, sweeps: Mapping[int, _Sweep]) -> int:
+    """Bytes that the evaluation of a program allocates at its peak."""
+    last: dict[Atom, int] = {}
+    for position, eqn in enumerate(program.equations):
+        last |= dict.fromkeys((*eqn.inputs, *eqn.outputs), position)
+    last |= dict.fromkeys(program.outputs, len(program.equations))
+    held: dict[Var, int] = {}
+    peak = 0
+    for position, eqn in enumerate(program.equations):
+        own = {v: _nbytes(v.type) for v in eqn.outputs}
+        during = sum(own.values())
+        name = eqn.primitive.name
+        if name == "scan_forward" and id(eqn) in sweeps:
+            sweep = sweeps[id(eqn)]
+            # What the forward half frees waits for the reverse half.
+            own[eqn.outputs[-1]] = sweep.trajectory + sweep.forward_work
+            during = sum(own.values())
+        elif name == "scan_reverse":
+            matching = [s for s in sweeps.values() if s.reverse is eqn]
+            during += sum(s.reverse_work for s in matching)
+        elif name == "sum_of":
+            during += max((_peak(p, sweeps) for p in eqn.params["programs"]), default=0)
+        peak = max(peak, sum(held.values()) + during)
+        held |= own
+        for var in [v for v in held if last[v] <= position]:
+            del held[var]
+    return peak
+
+
+def _nbytes(type: Any) -> int:
+    return type.nbytes if isinstance(type, ArrayType) else 0
+
+
+def _forecast_scan(sweep: _Sweep, measure: bool) -> ScanForecast:
+    shape, plan = scan_shape(sweep.forward.params), sweep.plan
+    known = plan.report(shape)
+    own = ScanForecast(**{k: getattr(known, k) for k in known.__dataclass_fields__})
+    own.n_advances, own.n_reverses = plan.schedule.n_advances, shape.length
+    own.work_bytes = sweep.forward_work + sweep.reverse_work
+    own.why = _why(plan)
+    own.rebuild_advances = shape.length if plan.request.resume else 0
+    rates = None
+    if measure and sweep.reverse is not None and shape.length:
+        rates = trial(sweep.forward, sweep.reverse, plan)
+        own.seconds = rates.seconds(own.n_advances, own.n_reverses)
+    own.alternatives = _alternatives(plan, rates)
+    return own
+
+
+def _why(plan: ScanPlan) -> str:
+    request, demand, choice = plan.request, plan.demand, plan.choice
+    if not isinstance(request.schedule, str) or request.schedule != "auto":
+        return "asked for"
+    if request.snapshots is not None:
+        return f"{request.snapshots} snapshots were asked for"
+    budget = format_bytes(request.memory_budget())
+    if choice.keeps_all:
+        return f"all states fit into {budget}"
+    states = f"{choice.n_slots + 1} states of {format_bytes(demand.slot_bytes)} fit into {budget}"
+    return f"{states}, {choice.n_disk} on disk" if choice.n_disk else states
+
+
+def _alternatives(
+    plan: ScanPlan, rates: Rates | None
+) -> tuple[tuple[str, str, int, float], ...]:
+    """Half and twice the memory."""
+    request, demand = plan.request, plan.demand
+    if request.schedule != "auto" or request.snapshots is not None:
+        return ()
+    rows = []
+    for factor, words in ((0.5, "half the memory"), (2.0, "twice the memory")):
+        memory = int(request.memory_budget() * factor)
+        other = try_budget(request, plan, memory)
+        if other is None:
+            rows.append((words, "not even one state fits", 0, float("nan")))
+            continue
+        n = other.schedule.n_advances
+        seconds = rates.seconds(n, demand.n_steps) if rates is not None else float("nan")
+        rows.append((words, type(other.schedule).__name__, n, seconds))
+    return tuple(rows)
+
+
+def try_budget(request: Checkpointing, plan: ScanPlan, memory: int) -> Choice | None:
+    """The choice with another budget in memory; None if nothing fits."""
+    from backsweep.errors import BudgetError
+
+    try:
+        return choose(replace(request, memory=memory), plan.demand, memory, request.disk_budget())
+    except BudgetError:
+        return None
+
+
+def trial(forward: Equation, reverse: Equation, plan: ScanPlan) -> Rates:
+    """Measure seconds per step of both halves of a scan, on some steps with made-up values."""
+    n, m = plan.demand.n_steps, min(8, plan.demand.n_steps)
+    while True:
+        seconds, rates = _run_trial(forward, reverse, plan, m)
+        if m >= n or seconds > TRIAL_SECONDS / 3:
+            break
+        m = min(n, m * max(2, int(TRIAL_SECONDS / max(seconds, 1e-5))))
+    # Once more: the first run touches fresh memory.
+    return min((rates, _run_trial(forward, reverse, plan, m)[1]), key=lambda r: r.reverse)
+
+
+def _run_trial(
+    forward: Equation, reverse: Equation, plan: ScanPlan, m: int
+) -> tuple[float, Rates]:
+    p, q = dict(forward.params) | {"length": m}, dict(reverse.params) | {"length": m}
+    shape = scan_shape(p)
+    step = p["step"]
+    consts, carry, xs = shape.split_inputs(step.in_types)
+    args = [_made_up(t, 0.01) for t in consts]
+    args += [_made_up(t, 0.0) for t in carry]
+    args += [_made_up(ArrayType((m, *t.shape), t.dtype), 0.01) for t in xs]
+    n_snapshots = min(max(plan.schedule.n_snapshots, 1), max(m - 1, 1))
+    choice = Choice(Binomial(m, n_snapshots), n_snapshots - 1)
+    if plan.choice.keeps_all:
+        choice = Choice(StoreAll(m), 0)
+    report = ScanReport()
+    short = replace(plan, choice=choice, demand=replace(plan.demand, n_steps=m))
+    begin = time.perf_counter()
+    results = run_scan_forward(p, args, report, short)
+    track = results[-1]
+    out_carry, ys = shape.split_outputs(step.out_types)
+    flags = shape.split_outputs(q["active_out"])
+    bars = [_made_up(t, 0.0) for t, a in zip(out_carry, flags[0], strict=True) if a]
+    bars += [
+        _made_up(ArrayType((m, *t.shape), t.dtype), 0.01)
+        for t, a in zip(ys, flags[1], strict=True)
+        if a
+    ]
+    run_scan_reverse(q, [track, *args[: shape.n_consts], *args[shape.n_consts + shape.n_carry :],
+                         *bars])  # fmt: skip
+    track.close()
+    advance = report.forward_seconds / m
+    extra = report.n_advances - m
+    rates = Rates(advance, max(0.0, report.reverse_seconds - extra * advance) / m)
+    return time.perf_counter() - begin, rates
+
+
+def _made_up(type: ArrayType, value: float) -> np.ndarray:
+    kind = type.dtype.kind
+    return np.full(type.shape, value if kind in "fc" else 0, type.dtype)
+
+
+def sweep_budgets(
+    program: Program, budgets: Sequence[int]
+) -> list[tuple[int, int, float]]:
+    """(bytes, advances, seconds) of the first scan for each budget, from one trial."""
+    plans = plan_program(program)
+    sweep = next(iter(_sweeps(program, plans).values()))
+    assert sweep.reverse is not None
+    rates = trial(sweep.forward, sweep.reverse, sweep.plan)
+    rows = []
+    for budget in budgets:
+        choice = try_budget(sweep.plan.request, sweep.plan, budget)
+        if choice is not None:
+            n = choice.schedule.n_advances
+            rows.append((budget, n, rates.seconds(n, sweep.plan.demand.n_steps)))
+    return rows
+
+
+__all__ = ["Forecast", "Rates", "ScanForecast", "forecast", "sweep_budgets", "trial"]

@@ -1,0 +1,259 @@
+"""Which parts of a gradient are done, and how far the one under way is: what makes it resumable.
+
+A gradient is a sequence of events, the scans forward and backward that its program runs, in an
+order that does not depend on data. An event that was finished before a kill returns its recorded
+results; the one that was under way goes on at its durable point; what lies between events is
+NumPy and is run again. (DESIGN 7.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backsweep import config
+from backsweep.errors import ScheduleError
+from backsweep.ir import Equation, Program, program_hash
+from backsweep.runtime import stop
+from backsweep.runtime.checkpointing import Checkpointing
+from backsweep.storage.durable import DurableFolder
+from backsweep.version import __version__
+
+MAX_UNSAVED_BYTES = 1 << 26
+"""Results of finished events that wait in memory for the next durable point."""
+
+MIN_PART = 0.02
+"""Durable points are at least this part of the time so far apart."""
+
+Notes = dict[str, Any]
+Capture = Callable[[], tuple[Notes, Mapping[str, np.ndarray]]]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where an event goes on."""
+
+    notes: Notes
+    arrays: Mapping[str, np.ndarray]
+
+
+class Event:
+    """A scan of a gradient that cannot be resumed; the base of those that can."""
+
+    number = 0
+    identity = ""
+    is_durable = False
+
+    def results(self) -> list[np.ndarray] | None:
+        """What the event returned before the job was stopped."""
+        return None
+
+    def point(self) -> Point | None:
+        """Where the event goes on."""
+        return None
+
+    def offer(self, capture: Capture) -> None:
+        """Called between pieces of work: save a durable point if it is time to.
+
+        Parameters
+        ----------
+        capture : callable
+            Returns what is needed to go on.
+        """
+
+    def finish(self, results: Sequence[np.ndarray]) -> None:
+        """The event is over."""
+
+
+NOT_RESUMABLE = Event()
+
+
+class AbstractJournal(ABC):
+    """Hands out the events of a gradient in order."""
+
+    @abstractmethod
+    def event(self) -> Event:
+        """The event that comes next."""
+
+
+class NoJournal(AbstractJournal):
+    """Of a gradient that is not resumable."""
+
+    def event(self) -> Event:
+        return NOT_RESUMABLE
+
+
+class Journal(AbstractJournal):
+    """Of a gradient that is resumable.
+
+    Parameters
+    ----------
+    folder : DurableFolder
+    request : Checkpointing
+    identity : str
+        Hash of what is computed.
+    """
+
+    def __init__(self, folder: DurableFolder, request: Checkpointing, identity: str) -> None:
+        self.folder, self.request, self.identity = folder, request, identity
+        self._n_events = 0
+        self._unsaved: dict[int, list[np.ndarray]] = {}
+        self._begin = self._last = time.monotonic()
+        point = folder.latest()
+        self._done = set(point.notes["done"]) if point is not None else set()
+        self._point = point
+
+    def event(self) -> Event:
+        self._n_events += 1
+        return _JournalEvent(self, self._n_events)
+
+    def results(self, number: int) -> list[np.ndarray] | None:
+        """What a finished event returned."""
+        if number not in self._done:
+            return None
+        arrays = self.folder.attached(f"event-{number}")
+        return [arrays[f"result{k}"] for k in range(len(arrays))]
+
+    def point(self, number: int) -> Point | None:
+        """Where an event goes on; to be asked once."""
+        point, self._point = self._point, None
+        if point is None or point.notes["event"] != number:
+            self._point = point
+            return None
+        return Point(point.notes, point.arrays)
+
+    def offer(self, number: int, capture: Capture) -> None:
+        """Save a durable point if it is time to, and stop if that was asked for."""
+        if self._is_due():
+            notes, arrays = capture()
+            self._save(number, notes, arrays)
+
+    def finish(self, number: int, results: Sequence[np.ndarray]) -> None:
+        """Keep what an event returned."""
+        self._unsaved[number] = list(results)
+        n_bytes = sum(np.asarray(a).nbytes for own in self._unsaved.values() for a in own)
+        if n_bytes > MAX_UNSAVED_BYTES or self._is_due():
+            self._save(0, {}, {})
+
+    def complete(self) -> None:
+        """The gradient is there: nothing of the run stays in the folder."""
+        self.folder.clear()
+        folder = self.request.snapshot_folder
+        for path in Path(folder or ".").glob(f"*snapshot-{self.identity}-*"):
+            with suppress(OSError):
+                path.unlink()
+
+    def _is_due(self) -> bool:
+        now = time.monotonic()
+        interval = max(self.request.interval, MIN_PART * (now - self._begin))
+        return bool(stop.requested()) or now - self._last >= interval
+
+    def _save(self, number: int, notes: Notes, arrays: Mapping[str, np.ndarray]) -> None:
+        for event, results in self._unsaved.items():
+            self.folder.attach(
+                f"event-{event}", {f"result{k}": np.asarray(a) for k, a in enumerate(results)}
+            )
+        self._done |= set(self._unsaved)
+        self._unsaved.clear()
+        self.folder.save(arrays, notes | {"event": number, "done": sorted(self._done)})
+        self._last = time.monotonic()
+        if stop.requested():
+            raise stop.stopped(str(self.folder.directory))
+
+
+class _JournalEvent(Event):
+    is_durable = True
+
+    def __init__(self, journal: Journal, number: int) -> None:
+        self.journal, self.number, self.identity = journal, number, journal.identity
+
+    def results(self) -> list[np.ndarray] | None:
+        return self.journal.results(self.number)
+
+    def point(self) -> Point | None:
+        return self.journal.point(self.number)
+
+    def offer(self, capture: Capture) -> None:
+        self.journal.offer(self.number, capture)
+
+    def finish(self, results: Sequence[np.ndarray]) -> None:
+        self.journal.finish(self.number, results)
+
+
+@contextmanager
+def journal_of(
+    requests: Sequence[Checkpointing], program: Program, arguments: Sequence[Any]
+) -> Iterator[Journal]:
+    """The journal of a program's run, in the folder that its scans name.
+
+    Raises
+    ------
+    ScheduleError
+        If they name several.
+    ResumeError
+        If the folder holds points of another computation, or another process works in it.
+    """
+    request = requests[0]
+    if len({(r.directory, r.interval, r.fresh) for r in requests}) > 1:
+        raise ScheduleError(
+            "the scans of one gradient ask for several folders or intervals of durable points: "
+            "give all of them one Checkpointing"
+        )
+    labels = identity_of(program, arguments)
+    digest = hashlib.sha256(repr(sorted(labels.items())).encode()).hexdigest()[:16]
+    assert request.directory is not None
+    with (
+        stop.watching(),
+        DurableFolder(request.directory, labels, fresh=request.fresh) as folder,
+    ):
+        yield Journal(folder, request, digest)
+
+
+def identity_of(program: Program, arguments: Sequence[Any]) -> dict[str, str]:
+    """What a computation is: program, inputs and versions, each as a short text.
+
+    How it is run (budgets, folders, threads) is not part of it.
+    """
+    labels = {
+        "backsweep": __version__,
+        "numpy": np.__version__,
+        "numba": version("numba"),
+        "compiler": "off" if config.is_jit_disabled() else "on",
+        "program": program_hash(_without_requests(program)),
+    }
+    for k, (var, value) in enumerate(zip(program.inputs, arguments, strict=True)):
+        array = np.ascontiguousarray(value)
+        digest = hashlib.blake2b(f"{array.dtype} {array.shape}".encode(), digest_size=16)
+        digest.update(array.reshape(-1).view(np.uint8).data)
+        labels[f"input {k} {var.name}".strip()] = digest.hexdigest()
+    return labels
+
+
+def _without_requests(program: Program) -> Program:
+    return Program(
+        program.inputs,
+        tuple(_without_request(e) for e in program.equations),
+        program.outputs,
+        program.name,
+    )
+
+
+def _without_request(eqn: Equation) -> Equation:
+    params: dict[str, Any] = {}
+    for key, value in eqn.params.items():
+        if isinstance(value, Program):
+            params[key] = _without_requests(value)
+        elif key == "programs":
+            params[key] = tuple(_without_requests(p) for p in value)
+        elif key != "checkpointing":
+            params[key] = value
+    return replace(eqn, params=params)

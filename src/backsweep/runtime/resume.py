@@ -1,0 +1,55 @@
+"""Rows of a whole sweep, and of one that begins in the middle.
+
+A resume point is a step, not a position in a schedule: what is left is planned anew from the
+snapshots that are there, by the plan of this process, whose budget may be another one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backsweep.runtime.plan import ScanPlan
+from backsweep.runtime.rows import RangeRows, RowSource, StreamRows, TableRows, resumed_rows
+from backsweep.runtime.snapshots import thinned
+from backsweep.schedule import TableSchedule
+from backsweep.storage import AbstractStore
+
+
+def first_rows(plan: ScanPlan) -> RowSource:
+    """Both phases."""
+    schedule, choice = plan.schedule, plan.choice
+    if choice.keeps_all:
+        return RangeRows(schedule.n_steps)
+    if isinstance(schedule, TableSchedule):
+        return TableRows(schedule, choice.n_disk + 1)
+    return StreamRows(schedule)
+
+
+def second_rows(n: int) -> RowSource:
+    """Another reverse sweep over states that are all kept."""
+    rows = RangeRows(n)
+    rows.phases.pop(0)
+    return rows
+
+
+def rows_from(plan: ScanPlan, store: AbstractStore | None, n: int, at: int) -> RowSource:
+    """Both phases from state `at`, which is in work."""
+    if plan.choice.keeps_all:
+        return RangeRows(n, at)
+    held = thinned(store, at, plan.choice.n_disk)
+    return _resumed(plan, held, n, at)
+
+
+def rows_of_rest(plan: ScanPlan, store: AbstractStore | None, end: int) -> RowSource:
+    """The reverse sweep over the steps [0, end), with no state in work."""
+    if plan.choice.keeps_all:
+        rows = RangeRows(end, end)
+        rows.phases.pop(0)
+        return rows
+    return _resumed(plan, thinned(store, end, plan.choice.n_disk), end, None)
+
+
+def _resumed(plan: ScanPlan, held: list[int], end: int, at: int | None) -> Any:
+    n_slots = max(plan.choice.n_slots, 0)
+    n_outside = max(plan.choice.n_disk + 1, len(held))
+    return resumed_rows(plan.schedule.n_steps, n_slots, n_outside, held, end, at)
