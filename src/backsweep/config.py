@@ -5,6 +5,7 @@ BACKSWEEP_CACHE_DIR   folder of compiled code
 BACKSWEEP_NO_JIT      1: steps are run by the reference interpreter
 BACKSWEEP_NUM_THREADS threads of a sweep
 BACKSWEEP_VERIFY      0..2, verification of programs after passes
+BACKSWEEP_FAULT       a test's fault in a file's life, "name:count:action" (storage.faults)
 BACKSWEEP_RANKS_ON_NODE  set by the ranks themselves: they share its memory
 """
 
@@ -26,6 +27,11 @@ def is_jit_disabled() -> bool:
 
 def verify_level() -> int:
     return int(os.environ.get("BACKSWEEP_VERIFY", "1") or 0)
+
+
+def fault_point() -> str:
+    """What `storage.faults` does at which point, or an empty text."""
+    return os.environ.get("BACKSWEEP_FAULT", "")
 
 
 def _positive(name: str) -> int | None:

@@ -50,6 +50,10 @@ class SnapshotError(BacksweepError, OSError):
     """A snapshot could not be written, read or verified."""
 
 
+class ResumeError(BacksweepError, RuntimeError):
+    """A folder of resume points belongs to another computation, or another process uses it."""
+
+
 class MutationError(BacksweepError, ValueError):
     """A captured array was changed while it had to stay as it was."""
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -21,12 +21,17 @@ from backsweep.errors import ShapeError, SnapshotError
 
 Array: TypeAlias = NDArray[Any]
 
+OWN_NAME: Final = "backsweep"
+"""No field is named so: it is where files keep step, time and checksums."""
+
 _KINDS = "biufc"
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Names, shapes, dtypes and units of the fields of a state, and the program's hash.
+
+    All but names, shapes and dtypes is written to files for their readers.
 
     Parameters
     ----------
@@ -36,9 +41,13 @@ class Layout:
     dtypes : tuple of dtype
         Booleans, integers, floats or complex numbers.
     units : tuple of str, optional
-        One per field, or empty; written to files for their readers.
+        One per field, or empty.
     program : str, optional
         Hash of the program whose states these are; a file of another one is refused.
+    dimensions : tuple of tuple of str, optional
+        The names of each field's axes, or empty.
+    dt : float, optional
+        Seconds from step to step; a snapshot's time is its step times `dt`.
 
     Raises
     ------
@@ -56,6 +65,8 @@ class Layout:
     dtypes: tuple[np.dtype[Any], ...]
     units: tuple[str, ...] = ()
     program: str = ""
+    dimensions: tuple[tuple[str, ...], ...] = ()
+    dt: float | None = None
 
     def __init__(
         self,
@@ -64,6 +75,8 @@ class Layout:
         dtypes: Sequence[DTypeLike],
         units: Sequence[str] = (),
         program: str = "",
+        dimensions: Sequence[Sequence[str]] = (),
+        dt: float | None = None,
     ) -> None:
         set_field = object.__setattr__
         set_field(self, "names", tuple(names))
@@ -71,6 +84,8 @@ class Layout:
         set_field(self, "dtypes", tuple(np.dtype(dtype) for dtype in dtypes))
         set_field(self, "units", tuple(units))
         set_field(self, "program", program)
+        set_field(self, "dimensions", tuple(tuple(names) for names in dimensions))
+        set_field(self, "dt", None if dt is None else float(dt))
         self._check()
 
     def _check(self) -> None:
@@ -82,10 +97,15 @@ class Layout:
             )
         if len(self.units) not in (0, n_fields):
             raise ShapeError(f"a layout of {n_fields} fields has {len(self.units)} units")
+        if self.dimensions and [*map(len, self.dimensions)] != [*map(len, self.shapes)]:
+            raise ShapeError(
+                f"the dimensions {self.dimensions} of a layout do not name each axis of the "
+                f"shapes {self.shapes}"
+            )
         if len(set(self.names)) != n_fields:
             raise ShapeError(f"the names {self.names} of a layout are not unique")
         for name, dtype in zip(self.names, self.dtypes, strict=True):
-            if name in ("", ".") or "/" in name or "\0" in name:
+            if name in ("", ".", OWN_NAME) or "/" in name or "\0" in name:
                 raise ShapeError(f"{name!r} cannot name a field of a snapshot")
             if dtype.kind not in _KINDS:
                 raise ShapeError(f"field {name!r} has dtype {dtype}, which cannot be stored")
@@ -138,6 +158,9 @@ class AbstractStore(ABC):
     -----
     Not safe for use from several threads at a time: one thread owns a store.
     """
+
+    #: Whether snapshots outlive the store.
+    keep: bool = False
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
@@ -201,6 +224,20 @@ class AbstractStore(ABC):
         self._steps.discard(key)
         self._remove(key)
 
+    def prefetch(self, key: int) -> None:
+        """Say that the snapshot of step `key` is read soon; most stores do nothing about it.
+
+        Raises
+        ------
+        SnapshotError
+            If there is no such snapshot.
+        """
+        self._check_held(key)
+
+    def flush(self) -> None:
+        """Wait until nothing is on its way to the store; most stores have nothing to wait for."""
+        self._check_open()
+
     def close(self) -> None:
         """Give back all that the store holds; may be called again."""
         if not self._is_closed:
@@ -210,18 +247,18 @@ class AbstractStore(ABC):
 
     def keys(self) -> tuple[int, ...]:
         """The steps whose snapshots are held, ascending."""
-        return tuple(sorted(self._steps))
+        return tuple(sorted(self._held()))
 
     @property
     def nbytes(self) -> int:
         """Bytes of the snapshots held now, without padding or file headers."""
-        return len(self._steps) * self.layout.nbytes
+        return len(self._held()) * self.layout.nbytes
 
     def __contains__(self, key: object) -> bool:
-        return key in self._steps
+        return key in self._held()
 
     def __len__(self) -> int:
-        return len(self._steps)
+        return len(self._held())
 
     def __enter__(self) -> Self:
         return self
@@ -234,13 +271,17 @@ class AbstractStore(ABC):
     ) -> None:
         self.close()
 
+    def _held(self) -> set[int]:
+        """The steps whose snapshots are held now."""
+        return self._steps
+
     def _check_open(self) -> None:
         if self._is_closed:
             raise SnapshotError(f"this {type(self).__name__} is closed")
 
     def _check_held(self, key: int) -> None:
         self._check_open()
-        if key not in self._steps:
+        if key not in self._held():
             raise SnapshotError(f"no snapshot of step {key} is held; held are {self.keys()}")
 
     @abstractmethod

@@ -5,10 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from backsweep.storage.faults import reached
+
 _CANNOT_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
+_CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+_CHUNK = 1 << 20
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
@@ -18,7 +23,75 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
         view = view[os.write(fd, view) :]
 
 
-def write_durably(path: Path, data: bytes | memoryview) -> None:
+def write_at(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
+    """Write to a place in a file, however many calls it takes."""
+    view = memoryview(data)
+    while view:
+        n_written = os.pwrite(fd, view, offset)
+        view, offset = view[n_written:], offset + n_written
+
+
+def read_at(fd: int, target: memoryview, offset: int) -> None:
+    """Fill a buffer from a place in a file; EOFError where the file is too short."""
+    while target:
+        n_read = os.preadv(fd, [target], offset)
+        if not n_read:
+            raise EOFError(f"it ends at byte {offset}")
+        target, offset = target[n_read:], offset + n_read
+
+
+def reserve(fd: int, n_bytes: int) -> None:
+    """Make sure that writing the first bytes of a file cannot fail for want of space."""
+    try:
+        os.posix_fallocate(fd, 0, n_bytes)
+    except OSError as error:
+        if error.errno not in _CANNOT_RESERVE:
+            raise
+        for start in range(0, n_bytes, _CHUNK):
+            write_at(fd, bytes(min(_CHUNK, n_bytes - start)), start)
+
+
+def replace_file(path: Path, fill: Callable[[int], None], *, what: str, is_durable: bool) -> None:
+    """Write a file under a temporary name and rename it: there is the old or the new one, whole.
+
+    Parameters
+    ----------
+    path : Path
+    fill : callable
+        Gets a descriptor, and writes everything to it.
+    what : str
+        One of `faults.WRITTEN`.
+    is_durable : bool
+        Whether file and folder are synced: then this holds after a crash of the machine too.
+
+    Raises
+    ------
+    OSError
+        Then no temporary is left.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        reached(f"{what}.before-write")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            fill(fd)
+            if is_durable:
+                reached(f"{what}.before-sync")
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        reached(f"{what}.before-rename")
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    reached(f"{what}.after-rename")
+    if is_durable:
+        sync_folder(path.parent)
+
+
+def write_durably(path: Path, data: bytes | memoryview, what: str = "result") -> None:
     """Replace a file: after a crash at any moment there is the old or the new one, whole.
 
     Content goes to ``.{name}.{pid}.tmp`` in the same folder, which is synced and renamed, and
@@ -26,20 +99,14 @@ def write_durably(path: Path, data: bytes | memoryview) -> None:
     one writer at a time. Raises OSError; then no temporary is left.
     """
     remove_temporaries(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-        try:
-            write_all(fd, data)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-    _sync_folder(path.parent)
+    half = len(data) // 2
+
+    def fill(fd: int) -> None:
+        write_all(fd, data[:half])
+        reached(f"{what}.during-write")
+        write_all(fd, data[half:])
+
+    replace_file(path, fill, what=what, is_durable=True)
 
 
 def remove_temporaries(path: Path) -> None:
@@ -54,7 +121,15 @@ def remove_temporaries(path: Path) -> None:
             path.with_name(name).unlink()
 
 
-def _sync_folder(folder: Path) -> None:
+def delete(path: Path) -> None:
+    """Remove a file that is not needed any more; it may be gone, with its folder."""
+    with suppress(OSError):
+        reached("delete.before")
+        path.unlink()
+        reached("delete.after")
+
+
+def sync_folder(folder: Path) -> None:
     """Make a renaming durable, where the file system knows how."""
     fd = os.open(folder, os.O_RDONLY)
     try:

@@ -1,0 +1,426 @@
+"""A store whose disk works while the caller computes.
+
+One worker thread owns the inner store. `put` copies to one of a few buffers and returns;
+`prefetch` has a snapshot read to one before it is asked for. A snapshot on its way to disk is
+served from its buffer. Reads go before writes, because somebody waits for them; what is written
+or deleted is so in order.
+
+A buffer is free if no entry has it: nothing is counted that an interruption could leave wrong.
+A failing write cannot be told to the caller who put it: the key drops out of `keys`, and
+`failures` remembers why.
+
+Known to be suboptimal: a read that nobody prefetched goes through a buffer too.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import final
+
+import numpy as np
+
+from backsweep.errors import SnapshotError
+from backsweep.storage.base import AbstractStore, Array
+
+
+class _Stage(Enum):
+    TO_WRITE = auto()
+    WRITING = auto()
+    TO_READ = auto()
+    READING = auto()
+    READY = auto()
+    FAILED = auto()
+    TO_DELETE = auto()
+
+
+@dataclass(eq=False, slots=True)
+class _Entry:
+    """A snapshot in a buffer, or on its way there; or the order to delete one."""
+
+    key: int
+    stage: _Stage
+    buffer: list[Array] | None = None
+    error: SnapshotError | None = None
+    #: Whether it stays in its buffer when it is written, since it is read soon.
+    is_wanted: bool = False
+    #: Whether the caller waits for it: then what was read ahead gives way.
+    is_urgent: bool = False
+
+
+_Buffers = list[list[Array]]
+
+
+class _Work:
+    """What caller and worker share, all under `condition`."""
+
+    def __init__(self, inner: AbstractStore, buffers: _Buffers) -> None:
+        self.inner = inner
+        self.buffers = buffers
+        self.condition = threading.Condition()
+        #: By key, the newest state of a snapshot that is not only in the inner store.
+        self.entries: dict[int, _Entry] = {}
+        self.writes: deque[_Entry] = deque()
+        self.reads: deque[_Entry] = deque()
+        self.current: _Entry | None = None
+        self.filling: list[Array] | None = None
+        self.failures: dict[int, SnapshotError] = {}
+        self.is_stopping = False
+        self.close_error: Exception | None = None
+        self.busy_seconds = 0.0
+        self.written_bytes = 0
+        self.read_bytes = 0
+
+    def free_buffer(self) -> list[Array] | None:
+        holders = [*self.entries.values(), *self.writes]
+        if self.current is not None:
+            holders.append(self.current)
+        taken = {id(entry.buffer) for entry in holders} | {id(self.filling)}
+        return next((buffer for buffer in self.buffers if id(buffer) not in taken), None)
+
+    def next_entry(self) -> _Entry | None:
+        """What the worker does next; a read needs a buffer."""
+        while self.reads and self.reads[0].is_urgent and self.free_buffer() is None:
+            if self.writes or not self.evict():
+                break
+        if self.reads and (buffer := self.free_buffer()) is not None:
+            entry = self.reads.popleft()
+            entry.buffer, entry.stage = buffer, _Stage.READING
+            return entry
+        if self.writes:
+            entry = self.writes.popleft()
+            if entry.stage is _Stage.TO_WRITE:
+                entry.stage = _Stage.WRITING
+            return entry
+        return None
+
+    def drop(self, key: int) -> None:
+        """Forget the entry of a key; what is not begun is never done."""
+        entry = self.entries.pop(key, None)
+        if entry is not None:
+            for queue in (self.reads, self.writes):
+                if entry in queue:
+                    queue.remove(entry)
+
+    def evict(self) -> bool:
+        """Forget the oldest snapshot that was read ahead."""
+        for key, entry in self.entries.items():
+            if entry.stage is _Stage.READY:
+                del self.entries[key]
+                return True
+        return False
+
+    def is_writing(self) -> bool:
+        is_current = self.current is not None and self.current.stage in (
+            _Stage.WRITING,
+            _Stage.TO_DELETE,
+        )
+        return is_current or bool(self.writes)
+
+    def settle(self, entry: _Entry, error: SnapshotError | None) -> None:
+        """Note how the work on an entry ended, unless the caller has forgotten it meanwhile."""
+        self.current = None
+        is_known = self.entries.get(entry.key) is entry
+        if entry.stage is _Stage.WRITING:
+            self.written_bytes += 0 if error else self.inner.layout.nbytes
+            if is_known and error is not None:
+                self.failures[entry.key] = error
+            if is_known and (error is not None or not entry.is_wanted):
+                del self.entries[entry.key]
+            entry.stage = _Stage.READY
+        elif entry.stage is _Stage.READING:
+            self.read_bytes += 0 if error else self.inner.layout.nbytes
+            entry.error = error
+            entry.stage = _Stage.READY if error is None else _Stage.FAILED
+            entry.buffer = entry.buffer if error is None else None
+
+
+def _perform(inner: AbstractStore, entry: _Entry) -> SnapshotError | None:
+    """Let the inner store do the work; whatever goes wrong is a snapshot's error."""
+    try:
+        if entry.stage is _Stage.TO_DELETE:
+            if entry.key in inner:
+                inner.delete(entry.key)
+        elif entry.buffer is not None and entry.stage is _Stage.WRITING:
+            inner.put(entry.key, entry.buffer)
+        elif entry.buffer is not None:
+            inner.get(entry.key, entry.buffer)
+    except SnapshotError as error:
+        return error
+    except BaseException as error:
+        failure = SnapshotError(f"the snapshot of step {entry.key} failed in the worker: {error}")
+        failure.__cause__ = error
+        return failure
+    return None
+
+
+def _run(work: _Work) -> None:
+    """The worker: knows the shared work only, so that the store itself can be collected."""
+    try:
+        while True:
+            with work.condition:
+                while (entry := work.next_entry()) is None and not work.is_stopping:
+                    work.condition.wait()
+                if entry is None:
+                    break
+                work.current = entry
+            start = time.perf_counter()
+            error = _perform(work.inner, entry)
+            with work.condition:
+                work.busy_seconds += time.perf_counter() - start
+                work.settle(entry, error)
+                work.condition.notify_all()
+            # Else the last snapshot's entry lives on while the worker waits.
+            del entry, error
+    finally:
+        try:
+            work.inner.close()
+        except Exception as error:
+            work.close_error = error
+
+
+def _stop(work: _Work, thread: threading.Thread) -> None:
+    """End the worker; what is queued is written only if the inner store keeps its snapshots."""
+    with work.condition:
+        work.reads.clear()
+        if not work.inner.keep:
+            work.writes.clear()
+        work.is_stopping = True
+        work.condition.notify_all()
+    # A finalizer may run in the worker itself.
+    if thread is not threading.current_thread():
+        thread.join()
+
+
+@final
+class BackgroundStore(AbstractStore):
+    """Another store, worked by a thread of its own.
+
+    Parameters
+    ----------
+    inner : AbstractStore
+        Owned from now on, and closed with this one; its snapshots are held from the start.
+    n_buffers : int
+        Snapshots in memory at a time, on their way to or from disk; at least 1.
+
+    Attributes
+    ----------
+    failures : dict of int to SnapshotError
+        Writes that failed. `get` of such a key raises that error, `put` and `delete` forget it.
+    waited_seconds : float
+        How long the caller has waited for a buffer or for a read.
+    busy_seconds : float
+        How long the worker has read, written and deleted.
+    written_bytes, read_bytes : int
+
+    Raises
+    ------
+    SnapshotError
+        If `n_buffers` is below 1, or memory or a thread cannot be had.
+
+    Notes
+    -----
+    Takes ``n_buffers * layout.nbytes`` bytes. `close` waits for the one operation under way,
+    and for queued writes if `inner.keep` is set. A store that is no longer referenced, or an
+    interpreter that ends, closes it too.
+    """
+
+    def __init__(self, inner: AbstractStore, n_buffers: int) -> None:
+        layout = inner.layout
+        super().__init__(layout)
+        if n_buffers < 1:
+            raise SnapshotError(f"a background store needs a buffer, not {n_buffers}")
+        self.n_buffers = n_buffers
+        self.keep = inner.keep
+        self.waited_seconds = 0.0
+        self._steps.update(inner.keys())
+        try:
+            buffers = [
+                [np.empty(s, d) for s, d in zip(layout.shapes, layout.dtypes, strict=True)]
+                for _ in range(n_buffers)
+            ]
+            self._work = _Work(inner, buffers)
+            # An interpreter that ends does not wait for the thread, it stops it first.
+            thread = threading.Thread(
+                target=_run, args=(self._work,), name="backsweep-storage", daemon=True
+            )
+            thread.start()
+        except (MemoryError, ValueError, RuntimeError) as error:
+            raise SnapshotError(
+                f"{n_buffers} buffers of {layout.nbytes} bytes and a thread to write them cannot "
+                f"be had: {error}"
+            ) from error
+        self._stop = weakref.finalize(self, _stop, self._work, thread)
+
+    @property
+    def failures(self) -> dict[int, SnapshotError]:
+        with self._work.condition:
+            return dict(self._work.failures)
+
+    @property
+    def busy_seconds(self) -> float:
+        return self._work.busy_seconds
+
+    @property
+    def written_bytes(self) -> int:
+        return self._work.written_bytes
+
+    @property
+    def read_bytes(self) -> int:
+        return self._work.read_bytes
+
+    def prefetch(self, key: int) -> None:
+        """Read the snapshot of step `key` to a buffer as soon as one is free; does not wait.
+
+        Raises
+        ------
+        SnapshotError
+            If there is no such snapshot.
+        """
+        self._check_held(key)
+        work = self._work
+        with work.condition:
+            entry = work.entries.get(key)
+            if entry is None:
+                self._queue_read(key, is_urgent=False)
+            else:
+                entry.is_wanted = True
+
+    def delete(self, key: int) -> None:
+        """Forget the snapshot of step `key`, or that its write failed.
+
+        Raises
+        ------
+        SnapshotError
+            If there is no such snapshot.
+        """
+        self._check_open()
+        with self._work.condition:
+            has_failed = self._work.failures.pop(key, None) is not None
+            if has_failed:
+                # An earlier snapshot of this step may be there.
+                self._steps.discard(key)
+                self._queue_delete(key)
+        if not has_failed:
+            super().delete(key)
+
+    def flush(self) -> None:
+        """Wait until all that was put is written, or has failed."""
+        self._check_open()
+        with self._work.condition:
+            self._wait(lambda: not self._work.is_writing())
+
+    def _write(self, key: int, arrays: Sequence[Array]) -> None:
+        work = self._work
+        with self._buffer() as buffer:
+            for place, array in zip(buffer, arrays, strict=True):
+                place[...] = array
+            entry = _Entry(key, _Stage.TO_WRITE, buffer)
+            with work.condition:
+                work.drop(key)
+                work.failures.pop(key, None)
+                work.writes.append(entry)
+                work.entries[key] = entry
+                work.condition.notify_all()
+
+    def _read(self, key: int, out: Sequence[Array]) -> None:
+        work = self._work
+        with work.condition:
+            # Only an interrupted call has left one.
+            work.filling = None
+            entry = work.entries.get(key)
+            if entry is None or entry.stage is _Stage.TO_READ:
+                work.drop(key)
+                entry = self._queue_read(key, is_urgent=True)
+            found = entry
+            self._wait(lambda: found.stage not in (_Stage.TO_READ, _Stage.READING))
+            if found.stage is _Stage.FAILED and found.error is not None:
+                work.drop(key)
+                raise SnapshotError(str(found.error)) from found.error
+            if found.buffer is None:
+                raise SnapshotError(f"the snapshot of step {key} was not read")
+            # The worker may read what is being written, but nobody writes to it.
+            work.filling = buffer = found.buffer
+        for place, array in zip(buffer, out, strict=True):
+            array[...] = place
+        with work.condition:
+            work.filling = None
+            if work.entries.get(key) is found and found.stage is _Stage.READY:
+                work.drop(key)
+            work.condition.notify_all()
+
+    def _remove(self, key: int) -> None:
+        with self._work.condition:
+            self._queue_delete(key)
+
+    def _release(self) -> None:
+        self._stop()
+        self._work.entries.clear()
+        self._work.buffers.clear()
+        if self._work.close_error is not None:
+            raise self._work.close_error
+
+    def _held(self) -> set[int]:
+        with self._work.condition:
+            self._steps.difference_update(self._work.failures)
+        return self._steps
+
+    def _check_held(self, key: int) -> None:
+        self._check_open()
+        failure = self._work.failures.get(key)
+        if failure is not None:
+            raise SnapshotError(str(failure)) from failure
+        super()._check_held(key)
+
+    def _queue_delete(self, key: int) -> None:
+        self._work.drop(key)
+        self._work.writes.append(_Entry(key, _Stage.TO_DELETE))
+        self._work.condition.notify_all()
+
+    def _queue_read(self, key: int, is_urgent: bool) -> _Entry:
+        work = self._work
+        entry = _Entry(key, _Stage.TO_READ, is_urgent=is_urgent)
+        if is_urgent:
+            work.reads.appendleft(entry)
+        else:
+            work.reads.append(entry)
+        work.entries[key] = entry
+        work.condition.notify_all()
+        return entry
+
+    @contextmanager
+    def _buffer(self) -> Iterator[list[Array]]:
+        """A buffer to fill; what was read ahead gives way if nothing else will."""
+        work = self._work
+        with work.condition:
+            # Only an interrupted call has left one.
+            work.filling = None
+            while (buffer := work.free_buffer()) is None:
+                if not work.is_writing() and work.evict():
+                    continue
+                self._wait(lambda: work.free_buffer() is not None or self._can_evict())
+            work.filling = buffer
+        try:
+            yield buffer
+        finally:
+            with work.condition:
+                work.filling = None
+
+    def _can_evict(self) -> bool:
+        ready = (entry.stage is _Stage.READY for entry in self._work.entries.values())
+        return not self._work.is_writing() and any(ready)
+
+    def _wait(self, is_done: Callable[[], bool]) -> None:
+        """Wait under the condition for the worker; the caller's time is counted."""
+        start = time.perf_counter()
+        try:
+            while not is_done():
+                self._work.condition.wait()
+        finally:
+            self.waited_seconds += time.perf_counter() - start
