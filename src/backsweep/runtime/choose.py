@@ -119,7 +119,7 @@ def choose(request: Checkpointing, demand: Demand, memory: int, disk: int) -> Ch
         _check_number(in_memory, demand, memory)
     s = min(in_memory, most)
     n_disk = min(most - s, disk // max(1, demand.file_bytes)) if request.uses_disk else 0
-    if n_disk == 0 and memory < demand.slot_bytes and request.snapshots is None:
+    if most > 1 and n_disk == 0 and memory < demand.slot_bytes and request.snapshots is None:
         _check_number(0, demand, max(memory, disk))
     if name == "store_all" and s + n_disk < n - 1:
         raise BudgetError(
