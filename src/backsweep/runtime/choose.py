@@ -186,9 +186,7 @@ def share(
     ]
 
 
-def _parts(
-    alive: Sequence[Demand], items: Sequence[Sequence[Demand]], memory: int
-) -> list[float]:
+def _parts(alive: Sequence[Demand], items: Sequence[Sequence[Demand]], memory: int) -> list[float]:
     """Which part of the budget each scan gets."""
     demands = (*alive, *(d for item in items for d in item))
     if len(alive) + max(map(len, items), default=0) <= 1:

@@ -229,9 +229,7 @@ def _sweeps(program: Program, plans: Mapping[int, ScanPlan]) -> dict[int, _Sweep
     """All scans with a trajectory, by the id of their forward equation."""
     found: dict[int, _Sweep] = {}
     for part in (program, *items_of(program)):
-        consumers = {
-            e.inputs[0]: e for e in part.equations if e.primitive.name == "scan_reverse"
-        }
+        consumers = {e.inputs[0]: e for e in part.equations if e.primitive.name == "scan_reverse"}
         for eqn in part.equations:
             if id(eqn) in plans:
                 found[id(eqn)] = _Sweep(plans[id(eqn)], eqn, consumers.get(eqn.outputs[-1]))
@@ -300,9 +298,7 @@ def _why(plan: ScanPlan) -> str:
     return f"{states}, {choice.n_disk} on disk" if choice.n_disk else states
 
 
-def _alternatives(
-    plan: ScanPlan, rates: Rates | None
-) -> tuple[tuple[str, str, int, float], ...]:
+def _alternatives(plan: ScanPlan, rates: Rates | None) -> tuple[tuple[str, str, int, float], ...]:
     """Half and twice the memory."""
     request, demand = plan.request, plan.demand
     if request.schedule != "auto" or request.snapshots is not None:
@@ -342,9 +338,7 @@ def trial(forward: Equation, reverse: Equation, plan: ScanPlan) -> Rates:
     return min((rates, _run_trial(forward, reverse, plan, m)[1]), key=lambda r: r.reverse)
 
 
-def _run_trial(
-    forward: Equation, reverse: Equation, plan: ScanPlan, m: int
-) -> tuple[float, Rates]:
+def _run_trial(forward: Equation, reverse: Equation, plan: ScanPlan, m: int) -> tuple[float, Rates]:
     p, q = dict(forward.params) | {"length": m}, dict(reverse.params) | {"length": m}
     shape = scan_shape(p)
     step = p["step"]
@@ -383,9 +377,7 @@ def _made_up(type: ArrayType, value: float) -> np.ndarray:
     return np.full(type.shape, value if kind in "fc" else 0, type.dtype)
 
 
-def sweep_budgets(
-    program: Program, budgets: Sequence[int]
-) -> list[tuple[int, int, float]]:
+def sweep_budgets(program: Program, budgets: Sequence[int]) -> list[tuple[int, int, float]]:
     """(bytes, advances, seconds) of the first scan for each budget, from one trial."""
     plans = plan_program(program)
     sweep = next(iter(_sweeps(program, plans).values()))

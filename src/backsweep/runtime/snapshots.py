@@ -38,9 +38,7 @@ def open_store(
     prefix = f"snapshot-{event.identity or uuid.uuid4().hex}-{event.number}"
     with contextlib.suppress(OSError):
         Path(folder).mkdir(parents=True, exist_ok=True)
-    store = HDF5Store(
-        folder, layout, prefix=prefix, keep=event.is_durable, adopt=event.is_durable
-    )
+    store = HDF5Store(folder, layout, prefix=prefix, keep=event.is_durable, adopt=event.is_durable)
     n_buffers = plan.choice.n_buffers
     if n_buffers == 0:
         return store
