@@ -18,7 +18,7 @@ from backsweep.errors import BacksweepError
 from backsweep.runtime.arrays import release_memory
 from backsweep.runtime.checkpointing import Checkpointing, default_checkpointing
 from backsweep.runtime.report import Report
-
+from backsweep.version import __version__
 
 __all__ = [
     "BacksweepError",
@@ -42,4 +42,5 @@ __all__ = [
     "sum_over",
     "value_and_grad",
     "vjp",
+    "__version__",
 ]

@@ -74,10 +74,6 @@ class ResultError(BacksweepError, OSError):
     """A result could not be written or read."""
 
 
-class ResumeError(BacksweepError, RuntimeError):
-    """What an earlier run left cannot be continued by this one."""
-
-
 class Stopped(SystemExit):
     """A signal asked the run to end, and what it has done is durable; exit code 85.
 

@@ -12,11 +12,11 @@ from typing import Any, final
 
 import numpy as np
 
-from backsweep import __version__
 from backsweep.cli.job import Job
 from backsweep.errors import ResultError
 from backsweep.inverse.history import History
 from backsweep.storage.results import Variable, write_result
+from backsweep.version import __version__
 
 #: Part of the time that saving may take.
 SHARE = 0.1

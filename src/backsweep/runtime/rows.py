@@ -109,6 +109,8 @@ class TableRows:
         self.n_steps, self.planned = schedule.n_steps, schedule.n_advances
         self.n_outside = n_outside
         self.n_slots = schedule.n_snapshots - n_outside
+        self.stack: np.ndarray
+        self.head: np.ndarray
         self.stack, self.head = state if state is not None else schedule.start()
         self.table = np.empty((ROWS_PER_TABLE, 4), np.int64)
 

@@ -59,12 +59,13 @@ def thinned(store: AbstractStore | None, below: int, n_disk: int) -> list[int]:
     """
     if store is None:
         return [0]
-    found = [k for k in store.keys() if 0 < k < below]
+    held = store.keys()
+    found = [k for k in held if 0 < k < below]
     while len(found) > n_disk:
         # Every second one: what is left stays spread over the steps.
         del found[1::2]
-    for step in store.keys():
-        if step not in found:
+    for step in set(held) - set(found):
+        if step in store:
             with contextlib.suppress(SnapshotError):
                 store.delete(step)
     return [0, *found]

@@ -1,1 +1,2 @@
-class DurableFolder: pass
+class DurableFolder:
+    pass
