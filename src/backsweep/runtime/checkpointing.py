@@ -11,7 +11,7 @@ from typing import Literal as Choice
 
 from backsweep.errors import BudgetError, ScheduleError
 from backsweep.runtime.memory import available_bytes
-from backsweep.schedule import AbstractSchedule, Binomial, StoreAll
+from backsweep.schedule import Binomial, StoreAll, TableSchedule
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -96,7 +96,7 @@ class Checkpointing:
         given = self.disk if self.uses_disk else self.memory
         return parse_bytes(given) if given is not None else available_bytes() // 2
 
-    def choose(self, n_steps: int, state_bytes: int, contiguous_bytes: int) -> AbstractSchedule:
+    def choose(self, n_steps: int, state_bytes: int, contiguous_bytes: int) -> TableSchedule:
         """The schedule for a scan.
 
         Parameters

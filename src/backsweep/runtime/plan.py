@@ -16,7 +16,7 @@ from backsweep.runtime.arrays import round_up
 from backsweep.runtime.checkpointing import Checkpointing, effective
 from backsweep.runtime.compiled import residual_plan
 from backsweep.runtime.report import Report, ScanReport
-from backsweep.schedule import AbstractSchedule, StoreAll
+from backsweep.schedule import StoreAll, TableSchedule
 
 
 def carry_types(step: Program, shape: ScanShape) -> tuple[ArrayType, ...]:
@@ -49,7 +49,7 @@ class ScanPlan:
     """What is known of a reverse sweep before its first step."""
 
     request: Checkpointing
-    schedule: AbstractSchedule
+    schedule: TableSchedule
     state_bytes: int
     residuals: ResidualPlan | None
     """Where residuals of all steps are kept instead of states."""

@@ -34,7 +34,7 @@ from backsweep.runtime.sweeper import (
     SweepInputs,
     compiled_fill,
 )
-from backsweep.schedule import AbstractSchedule, StoreAll
+from backsweep.schedule import StoreAll, TableSchedule
 from backsweep.schedule.actions import ADVANCE, LOAD, REVERSE
 from backsweep.schedule.binomial import PHASE
 from backsweep.storage import AbstractStore
@@ -49,7 +49,7 @@ class Trajectory:
 
     step: Program
     shape: ScanShape
-    schedule: AbstractSchedule
+    schedule: TableSchedule
     memory: StateMemory
     store: AbstractStore | None
     stack: np.ndarray

@@ -6,6 +6,7 @@ Knows nothing about models. A leaf of the layer diagram: imports only `backsweep
 from backsweep.schedule.actions import (
     ADVANCE,
     DISCARD,
+    DISK_SLOT,
     LOAD,
     REVERSE,
     ROW_WIDTH,
@@ -13,13 +14,15 @@ from backsweep.schedule.actions import (
     Action,
     Advance,
     Discard,
+    Keep,
     Level,
     Load,
     Reverse,
     Store,
     decode,
 )
-from backsweep.schedule.base import MAX_STEPS, AbstractSchedule
+from backsweep.schedule.adapter import AdaptedSchedule, from_checkpoint_schedules
+from backsweep.schedule.base import MAX_STEPS, AbstractSchedule, TableSchedule
 from backsweep.schedule.binomial import (
     FINISHED,
     FORWARD_PHASE,
@@ -30,13 +33,19 @@ from backsweep.schedule.binomial import (
     extra_advances,
     fill,
     repetition,
+    resume_state,
 )
+from backsweep.schedule.mixed import Mixed, mixed_forward_steps
+from backsweep.schedule.multistage import Multistage
+from backsweep.schedule.online import Online, OnlineRun
+from backsweep.schedule.rows import RowWriter, to_rows
 from backsweep.schedule.simulate import Summary, simulate
 from backsweep.schedule.store_all import StoreAll
 
 __all__ = [
     "ADVANCE",
     "DISCARD",
+    "DISK_SLOT",
     "FINISHED",
     "FORWARD_PHASE",
     "LOAD",
@@ -48,19 +57,31 @@ __all__ = [
     "STORE",
     "AbstractSchedule",
     "Action",
+    "AdaptedSchedule",
     "Advance",
     "Binomial",
     "Discard",
+    "Keep",
     "Level",
     "Load",
+    "Mixed",
+    "Multistage",
+    "Online",
+    "OnlineRun",
     "Reverse",
+    "RowWriter",
     "Store",
     "StoreAll",
     "Summary",
+    "TableSchedule",
     "beta",
     "decode",
     "extra_advances",
     "fill",
+    "from_checkpoint_schedules",
+    "mixed_forward_steps",
     "repetition",
+    "resume_state",
     "simulate",
+    "to_rows",
 ]

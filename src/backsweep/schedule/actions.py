@@ -1,9 +1,10 @@
-"""What a schedule says: five frozen actions, and the same five as rows of integers.
+"""What a schedule says: six frozen actions, and rows of integers for compiled drivers.
 
 A schedule is a stream of actions that knows nothing about models (the idea of
 ``checkpoint_schedules``). People, tests and the user-protocol driver read actions;
 compiled drivers read the *action table*, an int64 array with one row
-``(kind, start, stop, slot)`` per action. All ranges are half-open.
+``(kind, start, stop, slot)`` per action. All ranges are half-open. `Keep` has no row of its
+own: `rows.to_rows` writes it as two.
 
 ========= ======== ======== ======
 kind      start    stop     slot
@@ -14,6 +15,9 @@ kind      start    stop     slot
 `DISCARD` step     step     slot
 `REVERSE` start    stop     -1
 ========= ======== ======== ======
+
+In a `STORE` of the state before the one in the work buffer, `stop` is ``step + 1``. A slot
+of `DISK_SLOT` means the disk, where a snapshot is known by its step.
 """
 
 from __future__ import annotations
@@ -33,9 +37,12 @@ REVERSE: Final = 4
 
 ROW_WIDTH: Final = 4
 
+DISK_SLOT: Final = -1
+"""Slot of a snapshot on disk in the tables of `rows.to_rows`; `fill` numbers its slots."""
+
 
 class Level(IntEnum):
-    """Where a snapshot is kept."""
+    """Where a snapshot, or the residuals of a step, are kept."""
 
     MEMORY = 0
     DISK = 1
@@ -54,7 +61,22 @@ class Advance:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Copy the state in the work buffer, which is that of `step`, to a snapshot."""
+    """Copy state `step` to a snapshot: the state in the work buffer, or the one before it.
+
+    Only `Online` asks for the one before it, which `Advance` has left in the second buffer.
+    """
+
+    step: int
+    level: Level
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Run `step` forward from the state in the work buffer and keep its residuals.
+
+    Leaves the same states behind as ``Advance(step, step + 1)``, and counts as one advance.
+    What is kept takes a slot like a snapshot, but no step can be started from it.
+    """
 
     step: int
     level: Level
@@ -70,7 +92,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """Forget the snapshot of `step`."""
+    """Forget the snapshot of `step`, or its residuals: a level never holds both."""
 
     step: int
     level: Level
@@ -78,13 +100,17 @@ class Discard:
 
 @dataclass(frozen=True, slots=True)
 class Reverse:
-    """Run the adjoint of the steps ``stop - 1, ..., start``; uses up the state in work."""
+    """Run the adjoint of step `start`, which is ``stop - 1``; the work buffer is empty then.
+
+    From the residuals of the step if they are kept (in memory before on disk), else from its
+    state in the work buffer.
+    """
 
     start: int
     stop: int
 
 
-Action: TypeAlias = Advance | Store | Load | Discard | Reverse
+Action: TypeAlias = Advance | Store | Keep | Load | Discard | Reverse
 
 
 def decode(row: Sequence[int], level: Level = Level.MEMORY) -> Action:

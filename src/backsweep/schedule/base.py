@@ -1,4 +1,8 @@
-"""What every schedule offers: its size, its predicted cost, its actions and its table."""
+"""What every schedule offers: its size, its predicted cost and its actions.
+
+Those whose snapshots form a stack also write their rows for compiled drivers themselves
+(`TableSchedule`); the streams of the others are turned into rows by `rows.to_rows`.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +36,29 @@ class AbstractSchedule(ABC):
     n_snapshots: int
 
     @property
+    def n_memory(self) -> int:
+        """Slots that may be filled in memory at a time; a kept step fills one as well."""
+        return self.n_snapshots
+
+    @property
+    def n_disk(self) -> int:
+        """Slots that may be filled on disk at a time."""
+        return 0
+
+    @property
     @abstractmethod
     def n_advances(self) -> int:
-        """Number of single steps that the schedule will run forward, by a closed form."""
+        """Number of single steps that the schedule will run forward."""
+
+    @abstractmethod
+    def actions(self) -> Iterator[Action]:
+        """All actions in order, made one after the other."""
+
+
+class TableSchedule(AbstractSchedule):
+    """A schedule whose snapshots form a stack, so that compiled code can make its rows."""
+
+    __slots__ = ()
 
     @abstractmethod
     def start(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -18,6 +18,7 @@ needs fewer steps where they fit. That the number of *stores* is least is tested
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
 from typing import Final, final
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 
 from backsweep.errors import ScheduleError
 from backsweep.schedule.actions import ADVANCE, DISCARD, LOAD, REVERSE, STORE
-from backsweep.schedule.base import AbstractSchedule, check_n_steps
+from backsweep.schedule.base import TableSchedule, check_n_steps
 
 FORWARD_PHASE: Final = 0
 REVERSE_PHASE: Final = 1
@@ -55,7 +56,7 @@ def beta(s: int, r: int) -> int:
     >>> beta(3, 2)
     10
     """
-    _check_n_snapshots(s)
+    check_n_snapshots(s)
     return comb(s + r, s) if r >= 0 else 0
 
 
@@ -161,7 +162,7 @@ def fill(stack: NDArray[np.int64], head: NDArray[np.int64], table: NDArray[np.in
         elif phase == REVERSE_PHASE and at == end - 1:
             end -= 1
             at = -1
-        elif top < 0 or at > stack[top]:
+        elif top < 0 or (at > stack[top] and top + 1 < s):  # full: after a restart only
             top += 1
             stack[top] = at
             kind, start, stop, slot = STORE, at, at, top
@@ -194,7 +195,7 @@ def fill(stack: NDArray[np.int64], head: NDArray[np.int64], table: NDArray[np.in
 
 @final
 @dataclass(frozen=True, slots=True)
-class Binomial(AbstractSchedule):
+class Binomial(TableSchedule):
     """The schedule with the fewest advances for a known number of steps.
 
     Parameters
@@ -239,7 +240,7 @@ class Binomial(AbstractSchedule):
 
     def __post_init__(self) -> None:
         check_n_steps(self.n_steps)
-        _check_n_snapshots(self.n_snapshots)
+        check_n_snapshots(self.n_snapshots)
 
     @property
     def n_advances(self) -> int:
@@ -260,7 +261,79 @@ def initial_state(n: int, s: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]
     return np.zeros(s, np.int64), head
 
 
-def _check_n_snapshots(s: int) -> None:
+def resume_state(
+    n_steps: int, n_snapshots: int, held: Sequence[int], end: int, at: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    r"""``(stack, head)`` with which `fill` goes on in the middle of a run.
+
+    Parameters
+    ----------
+    n_steps : int
+        Steps of the whole run.
+    n_snapshots : int
+        Snapshots that may be held from now on, at least as many as are held.
+    held : sequence of int
+        Steps whose snapshots lie in the slots 0, 1, ..., ascending; the first is 0. None is
+        needed where `at` is 0.
+    end : int
+        The steps ``[0, end)`` are still to be reversed. A snapshot of `end` is discarded.
+    at : int, optional
+        In the forward phase (`end` is then `n_steps`) the step whose state is in the work
+        buffer. None in the reverse phase, in which the first row loads a snapshot.
+
+    Raises
+    ------
+    ScheduleError
+        If the values contradict each other.
+
+    Notes
+    -----
+    What is held is not moved. The segment from the snapshot in slot i to the next takes
+    ``t(length, n_snapshots - i)`` advances, the last one, up to `end`, likewise; the forward
+    phase takes one more, for the segment from `at` on. If no slot is left for `at`, it runs
+    to the end first and then comes back to the last snapshot.
+
+    Examples
+    --------
+    >>> stack, head = resume_state(100, 3, [0, 40, 62], end=70)
+    >>> table = np.empty((2, 4), np.int64)
+    >>> n_rows = fill(stack, head, table)
+    >>> table.tolist()  # load 62 from slot 2, advance to 69
+    [[2, 62, 62, 2], [0, 62, 69, -1]]
+    """
+    check_n_steps(n_steps)
+    check_n_snapshots(n_snapshots)
+    steps = [int(step) for step in held]
+    if any(b <= a for a, b in zip(steps, steps[1:], strict=False)) or steps[:1] not in ([], [0]):
+        raise ScheduleError(f"held = {steps} must ascend and begin with the initial state, 0")
+    if len(steps) > n_snapshots:
+        raise ScheduleError(
+            f"{len(steps)} snapshots are held, but n_snapshots = {n_snapshots} are allowed; "
+            "discard some first"
+        )
+    if at is None and not (0 <= end <= n_steps and (steps or not end) and steps[-1:] <= [end]):
+        raise ScheduleError(
+            f"held = {steps} cannot reverse the steps [0, {end}) of {n_steps}: the initial "
+            "state is needed, and no snapshot behind the end"
+        )
+    if at is not None and not (end == n_steps and 0 <= at < max(n_steps, 1)):
+        raise ScheduleError(
+            f"at = {at}, end = {end}: in the forward phase nothing is reversed yet, so end must "
+            f"be n_steps = {n_steps} and at lie before it"
+        )
+    if at is not None and not (steps[-1] <= at if steps else at == 0):
+        raise ScheduleError(f"at = {at} must not lie before the snapshots held, {steps}")
+    s = max(min(n_snapshots, max(n_steps - 1, 1)), len(steps))
+    stack, head = np.zeros(s, np.int64), np.zeros(_HEAD_SIZE, np.int64)
+    stack[: len(steps)] = steps
+    head[PHASE] = REVERSE_PHASE if at is None else FORWARD_PHASE
+    head[_N], head[_S], head[_TOP] = n_steps, s, len(steps) - 1
+    head[_END], head[_AT] = end, -1 if at is None else at
+    return stack, head
+
+
+def check_n_snapshots(s: int) -> None:
+    """Refuse a number of snapshots that reverses nothing."""
     if s < 1:
         raise ScheduleError(
             f"{s} snapshots cannot reverse anything: the initial state is one of them, "

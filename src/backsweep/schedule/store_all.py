@@ -12,13 +12,13 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from backsweep.schedule.base import AbstractSchedule, check_n_steps
+from backsweep.schedule.base import TableSchedule, check_n_steps
 from backsweep.schedule.binomial import fill, initial_state
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class StoreAll(AbstractSchedule):
+class StoreAll(TableSchedule):
     """Advance every step once, keep every state, reverse all.
 
     Parameters
