@@ -13,11 +13,12 @@ BENCH_VENV := .venv-bench
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 BENCH_PIP := $(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check format golden bench docs clean distclean
+.PHONY: help demo test test-all check format golden bench docs clean distclean
 
 help:
 	@echo 'make demo    the main job on a model that the code itself makes, with a picture'
 	@echo 'make test    the test suite'
+	@echo 'make test-all  the tests that take minutes as well'
 	@echo 'make check   format, lint, types, import layers, sizes'
 	@echo 'make format  let ruff rewrite what it can'
 	@echo 'make golden  rewrite the golden files; read the diff'
@@ -57,6 +58,9 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+
+test-all: $(VENV)/.test
+	$(BIN)/python -m pytest -n $(JOBS) --all $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -22,6 +22,16 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite-golden", action="store_true", help="rewrite tests/golden")
+    parser.addoption("--all", action="store_true", help="run the tests marked slow_all as well")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes minutes, unless asked for by --all or a -m of the caller."""
+    if config.getoption("--all") or "slow_all" in config.getoption("-m"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("slow_all")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -11,6 +11,7 @@ from backsweep.schedule import (
     Advance,
     Binomial,
     Discard,
+    Keep,
     Level,
     Load,
     Reverse,
@@ -55,10 +56,18 @@ def test_a_right_schedule():
         n_actions=11,
         n_advances=3,
         n_reverses=3,
+        n_reverses_from_state=3,
         n_stores=2,
+        n_keeps=0,
         n_loads=2,
         n_discards=2,
+        n_memory_writes=1,
+        n_memory_reads=1,
+        n_disk_writes=1,
+        n_disk_reads=1,
         peak_snapshots=2,
+        peak_memory=1,
+        peak_disk=1,
     )
 
 
@@ -76,9 +85,9 @@ def changed(number, *actions, drop=1):
         pytest.param(
             changed(9, Advance(0, 1)), 9, "end at step 0 or before", id="advance-without-use"
         ),
-        pytest.param(changed(2, Store(0, D)), 2, "holds state 1, not", id="store-of-other-state"),
+        pytest.param(changed(2, Store(2, D)), 2, "holds state 1, not", id="store-of-other-state"),
         pytest.param(
-            changed(1, Store(0, M), drop=0), 1, "already stored", id="store-of-the-same-twice"
+            changed(1, Store(0, M), drop=0), 1, "already holds", id="store-of-the-same-twice"
         ),
         pytest.param(
             changed(1, Store(0, D), drop=0), 3, "all 2 snapshots allowed", id="too-many-snapshots"
@@ -111,6 +120,101 @@ def changed(number, *actions, drop=1):
 def test_each_rule_is_noticed(actions, number, reason):
     with pytest.raises(ScheduleError, match=rf"action {number}, .*{reason}"):
         simulate(Listed(3, 2, actions))
+
+
+# Three steps, two slots: the residuals of step 1 are kept.
+WITH_KEEP = [
+    Store(0, M),
+    Advance(0, 1),
+    Keep(1, D),
+    Advance(2, 3),
+    Reverse(2, 3),
+    Reverse(1, 2),
+    Discard(1, D),
+    Load(0, M),
+    Reverse(0, 1),
+    Discard(0, M),
+]
+
+
+def with_keep(number, *actions, drop=1):
+    return WITH_KEEP[:number] + list(actions) + WITH_KEEP[number + drop :]
+
+
+def test_a_right_schedule_with_kept_residuals():
+    summary = simulate(Listed(3, 2, WITH_KEEP))
+    assert (summary.n_advances, summary.n_keeps, summary.n_stores) == (3, 1, 1)
+    assert summary.n_reverses_from_state == 2
+    assert (summary.n_disk_writes, summary.n_disk_reads, summary.peak_disk) == (1, 1, 1)
+
+
+def test_the_last_step_may_be_kept():
+    actions = [Keep(0, M), Reverse(0, 1), Discard(0, M)]
+    assert simulate(Listed(1, 1, actions)).n_reverses_from_state == 0
+
+
+@pytest.mark.parametrize(
+    ("actions", "number", "reason"),
+    [
+        pytest.param(with_keep(2, Keep(2, D)), 2, "starts at step 2", id="keep-of-other-step"),
+        pytest.param(
+            with_keep(1, Keep(0, M)), 1, "already holds this step", id="state-and-residuals"
+        ),
+        pytest.param(with_keep(7, Load(1, M)), 7, "no such snapshot", id="residuals-are-discarded"),
+        pytest.param(with_keep(5, Load(1, D)), 5, "no such snapshot", id="no-start-from-residuals"),
+        pytest.param(
+            with_keep(2, Advance(1, 2)), 5, "holds nothing", id="reverse-without-residuals"
+        ),
+        pytest.param(
+            with_keep(7, Load(0, M), Keep(0, D), Keep(1, M)), 9, "to be reversed", id="late-keep"
+        ),
+        pytest.param(with_keep(6, drop=1), 9, "still stored", id="residuals-left"),
+    ],
+)
+def test_each_rule_of_keeping_is_noticed(actions, number, reason):
+    with pytest.raises(ScheduleError, match=rf"(action {number}, |after {number} ).*{reason}"):
+        simulate(Listed(3, 2, actions))
+
+
+def test_reverse_empties_the_work_buffer_even_where_it_does_not_need_it():
+    actions = [
+        Store(0, M),
+        Keep(0, D),
+        Advance(1, 2),
+        Reverse(1, 2),
+        Load(0, M),
+        Reverse(0, 1),
+        Store(0, D),
+    ]
+    with pytest.raises(ScheduleError, match="action 6, .*holds nothing"):
+        simulate(Listed(2, 3, actions))
+
+
+def test_the_state_before_the_one_in_work_may_be_stored_after_an_advance():
+    right = [
+        Store(0, M),
+        Advance(0, 2),
+        Store(1, M),
+        Advance(2, 3),
+        Reverse(2, 3),
+        Load(1, M),
+        Reverse(1, 2),
+        Discard(1, M),
+        Load(0, M),
+        Reverse(0, 1),
+        Discard(0, M),
+    ]
+    assert simulate(Listed(3, 2, right)).n_advances == 3
+    with pytest.raises(ScheduleError, match="action 2, .*holds state 2, not"):
+        simulate(Listed(3, 2, [*right[:2], Store(0, D), *right[2:]]))
+
+
+@pytest.mark.parametrize(("limit", "level"), [("n_memory", "MEMORY"), ("n_disk", "DISK")])
+def test_limits_of_a_level(limit, level):
+    schedule = Listed(3, 2, RIGHT)
+    setattr(schedule, limit, 0)
+    with pytest.raises(ScheduleError, match=f"all 0 slots in {level}"):
+        simulate(schedule)
 
 
 def test_reverse_of_the_last_step_needs_the_final_state():

@@ -52,11 +52,11 @@ class Multistage(TableSchedule):
     The slots ``[0, n_disk)`` are on disk. ``extra_advances(n, n_memory + n_disk) + 1``
     advances, n reverse steps, n - 1 loads.
 
-    Disk writes and reads are the fewest that any fixed choice of `n_disk` slots gives, to
-    0.3 %, where n is more than 20 times the number of snapshots, and where it is less than
-    twice that. Between, the slots in the middle are loaded most often, and the rule makes up
-    to 6 % more transfers at 10 to 20 times, 16 % at 6 to 10, 24 % at 4 to 6, 37 % at 3 to 4
-    and 65 % at 2 to 3 times, where there are few: at most 0.38 of a transfer per step more.
+    Disk writes and reads are the fewest that a choice of `n_disk` slots can give where n is
+    less than twice the number of snapshots, and to 2 % where it is more than 20 times that.
+    Between, slots in the middle of the stack are loaded most often, and the rule makes up to
+    7 % more transfers at 10 to 20 times, 17 % at 6 to 10, 27 % at 4 to 6, 39 % at 3 to 4 and
+    65 % at 2 to 3 times: in such short runs at most 0.4 of a transfer per step (measured).
 
     References
     ----------
