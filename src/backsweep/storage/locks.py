@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import warnings
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, final
@@ -39,8 +40,8 @@ class FolderLock:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._fd: int | None = None
-        while self._fd is None:
+        is_current = False
+        while not is_current:
             fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 self._take(fd)
@@ -48,22 +49,18 @@ class FolderLock:
             except BaseException:
                 os.close(fd)
                 raise
-            if is_current:
-                self._fd = fd
-            else:
+            if not is_current:
                 # The former owner has removed the file after we opened it.
                 os.close(fd)
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()} {socket.gethostname()}".encode(), 0)
+        self._give_up = weakref.finalize(self, _remove, fd, path)
+        # On a full disk nobody learns who we are.
+        with suppress(OSError):
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()} {socket.gethostname()}".encode(), 0)
 
-    def release(self, *, removes: bool = False) -> None:
-        """Give the lock up, and remove its file if asked to; may be called again."""
-        if self._fd is not None:
-            if removes:
-                with suppress(OSError):
-                    self.path.unlink()
-            os.close(self._fd)
-            self._fd = None
+    def release(self) -> None:
+        """Give the lock up and remove its file; may be called again."""
+        self._give_up()
 
     def _take(self, fd: int) -> None:
         try:
@@ -82,6 +79,14 @@ class FolderLock:
                 f"{self.path.parent} is in use by {_owner(fd)}; wait for it to end, end it, or "
                 "give this run another directory"
             ) from None
+
+
+def _remove(fd: int, path: Path) -> None:
+    # Who has opened the file by now finds that it is not in the folder any more.
+    with suppress(OSError):
+        if _is_same_file(fd, path):
+            path.unlink()
+    os.close(fd)
 
 
 def _owner(fd: int) -> str:

@@ -117,3 +117,34 @@ class ArrayFile:
         """Read all arrays, one at a time, for their checksums. Raises SnapshotError."""
         for name in self.names:
             self.read(name)
+
+
+@final
+class Point:
+    """A verified resume point.
+
+    Attributes
+    ----------
+    generation : int
+    notes : dict
+        As they were given to `DurableFolder.save`.
+    names : tuple of str
+        Of its arrays.
+    attached : tuple of str
+        Names of what it refers to; `DurableFolder.attached` reads them.
+    """
+
+    def __init__(self, file: ArrayFile) -> None:
+        self._file = file
+        self.generation = file.number
+        self.notes: dict[str, Json] = file.about["notes"]
+        self.names = file.names
+        self.attached: tuple[str, ...] = tuple(file.about["attached"])
+
+    def read(self, name: str) -> Array:
+        """A copy of one array. Raises SnapshotError if it was damaged since."""
+        return self._file.read(name)
+
+    def arrays(self) -> dict[str, Array]:
+        """Copies of all arrays. Raises SnapshotError if one was damaged since."""
+        return {name: self.read(name) for name in self.names}
