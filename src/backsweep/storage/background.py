@@ -17,185 +17,15 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import Enum, auto
 from typing import final
 
 import numpy as np
 
 from backsweep.errors import SnapshotError
 from backsweep.storage.base import AbstractStore, Array
-
-
-class _Stage(Enum):
-    TO_WRITE = auto()
-    WRITING = auto()
-    TO_READ = auto()
-    READING = auto()
-    READY = auto()
-    FAILED = auto()
-    TO_DELETE = auto()
-
-
-@dataclass(eq=False, slots=True)
-class _Entry:
-    """A snapshot in a buffer, or on its way there; or the order to delete one."""
-
-    key: int
-    stage: _Stage
-    buffer: list[Array] | None = None
-    error: SnapshotError | None = None
-    #: Whether it stays in its buffer when it is written, since it is read soon.
-    is_wanted: bool = False
-    #: Whether the caller waits for it: then what was read ahead gives way.
-    is_urgent: bool = False
-
-
-_Buffers = list[list[Array]]
-
-
-class _Work:
-    """What caller and worker share, all under `condition`."""
-
-    def __init__(self, inner: AbstractStore, buffers: _Buffers) -> None:
-        self.inner = inner
-        self.buffers = buffers
-        self.condition = threading.Condition()
-        #: By key, the newest state of a snapshot that is not only in the inner store.
-        self.entries: dict[int, _Entry] = {}
-        self.writes: deque[_Entry] = deque()
-        self.reads: deque[_Entry] = deque()
-        self.current: _Entry | None = None
-        self.filling: list[Array] | None = None
-        self.failures: dict[int, SnapshotError] = {}
-        self.is_stopping = False
-        self.close_error: Exception | None = None
-        self.busy_seconds = 0.0
-        self.written_bytes = 0
-        self.read_bytes = 0
-
-    def free_buffer(self) -> list[Array] | None:
-        holders = [*self.entries.values(), *self.writes]
-        if self.current is not None:
-            holders.append(self.current)
-        taken = {id(entry.buffer) for entry in holders} | {id(self.filling)}
-        return next((buffer for buffer in self.buffers if id(buffer) not in taken), None)
-
-    def next_entry(self) -> _Entry | None:
-        """What the worker does next; a read needs a buffer."""
-        while self.reads and self.reads[0].is_urgent and self.free_buffer() is None:
-            if self.writes or not self.evict():
-                break
-        if self.reads and (buffer := self.free_buffer()) is not None:
-            entry = self.reads.popleft()
-            entry.buffer, entry.stage = buffer, _Stage.READING
-            return entry
-        if self.writes:
-            entry = self.writes.popleft()
-            if entry.stage is _Stage.TO_WRITE:
-                entry.stage = _Stage.WRITING
-            return entry
-        return None
-
-    def drop(self, key: int) -> None:
-        """Forget the entry of a key; what is not begun is never done."""
-        entry = self.entries.pop(key, None)
-        if entry is not None:
-            for queue in (self.reads, self.writes):
-                if entry in queue:
-                    queue.remove(entry)
-
-    def evict(self) -> bool:
-        """Forget the oldest snapshot that was read ahead."""
-        for key, entry in self.entries.items():
-            if entry.stage is _Stage.READY:
-                del self.entries[key]
-                return True
-        return False
-
-    def is_writing(self) -> bool:
-        is_current = self.current is not None and self.current.stage in (
-            _Stage.WRITING,
-            _Stage.TO_DELETE,
-        )
-        return is_current or bool(self.writes)
-
-    def settle(self, entry: _Entry, error: SnapshotError | None) -> None:
-        """Note how the work on an entry ended, unless the caller has forgotten it meanwhile."""
-        self.current = None
-        is_known = self.entries.get(entry.key) is entry
-        if entry.stage is _Stage.WRITING:
-            self.written_bytes += 0 if error else self.inner.layout.nbytes
-            if is_known and error is not None:
-                self.failures[entry.key] = error
-            if is_known and (error is not None or not entry.is_wanted):
-                del self.entries[entry.key]
-            entry.stage = _Stage.READY
-        elif entry.stage is _Stage.READING:
-            self.read_bytes += 0 if error else self.inner.layout.nbytes
-            entry.error = error
-            entry.stage = _Stage.READY if error is None else _Stage.FAILED
-            entry.buffer = entry.buffer if error is None else None
-
-
-def _perform(inner: AbstractStore, entry: _Entry) -> SnapshotError | None:
-    """Let the inner store do the work; whatever goes wrong is a snapshot's error."""
-    try:
-        if entry.stage is _Stage.TO_DELETE:
-            if entry.key in inner:
-                inner.delete(entry.key)
-        elif entry.buffer is not None and entry.stage is _Stage.WRITING:
-            inner.put(entry.key, entry.buffer)
-        elif entry.buffer is not None:
-            inner.get(entry.key, entry.buffer)
-    except SnapshotError as error:
-        return error
-    except BaseException as error:
-        failure = SnapshotError(f"the snapshot of step {entry.key} failed in the worker: {error}")
-        failure.__cause__ = error
-        return failure
-    return None
-
-
-def _run(work: _Work) -> None:
-    """The worker: knows the shared work only, so that the store itself can be collected."""
-    try:
-        while True:
-            with work.condition:
-                while (entry := work.next_entry()) is None and not work.is_stopping:
-                    work.condition.wait()
-                if entry is None:
-                    break
-                work.current = entry
-            start = time.perf_counter()
-            error = _perform(work.inner, entry)
-            with work.condition:
-                work.busy_seconds += time.perf_counter() - start
-                work.settle(entry, error)
-                work.condition.notify_all()
-            # Else the last snapshot's entry lives on while the worker waits.
-            del entry, error
-    finally:
-        try:
-            work.inner.close()
-        except Exception as error:
-            work.close_error = error
-
-
-def _stop(work: _Work, thread: threading.Thread) -> None:
-    """End the worker; what is queued is written only if the inner store keeps its snapshots."""
-    with work.condition:
-        work.reads.clear()
-        if not work.inner.keep:
-            work.writes.clear()
-        work.is_stopping = True
-        work.condition.notify_all()
-    # A finalizer may run in the worker itself.
-    if thread is not threading.current_thread():
-        thread.join()
+from backsweep.storage.worker import Entry, Stage, Work, run_worker, stop_worker
 
 
 @final
@@ -245,10 +75,10 @@ class BackgroundStore(AbstractStore):
                 [np.empty(s, d) for s, d in zip(layout.shapes, layout.dtypes, strict=True)]
                 for _ in range(n_buffers)
             ]
-            self._work = _Work(inner, buffers)
+            self._work = Work(inner, buffers)
             # An interpreter that ends does not wait for the thread, it stops it first.
             thread = threading.Thread(
-                target=_run, args=(self._work,), name="backsweep-storage", daemon=True
+                target=run_worker, args=(self._work,), name="backsweep-storage", daemon=True
             )
             thread.start()
         except (MemoryError, ValueError, RuntimeError) as error:
@@ -256,7 +86,7 @@ class BackgroundStore(AbstractStore):
                 f"{n_buffers} buffers of {layout.nbytes} bytes and a thread to write them cannot "
                 f"be had: {error}"
             ) from error
-        self._stop = weakref.finalize(self, _stop, self._work, thread)
+        self._stop = weakref.finalize(self, stop_worker, self._work, thread)
 
     @property
     def failures(self) -> dict[int, SnapshotError]:
@@ -321,7 +151,7 @@ class BackgroundStore(AbstractStore):
         with self._buffer() as buffer:
             for place, array in zip(buffer, arrays, strict=True):
                 place[...] = array
-            entry = _Entry(key, _Stage.TO_WRITE, buffer)
+            entry = Entry(key, Stage.TO_WRITE, buffer)
             with work.condition:
                 work.drop(key)
                 work.failures.pop(key, None)
@@ -335,12 +165,12 @@ class BackgroundStore(AbstractStore):
             # Only an interrupted call has left one.
             work.filling = None
             entry = work.entries.get(key)
-            if entry is None or entry.stage is _Stage.TO_READ:
+            if entry is None or entry.stage is Stage.TO_READ:
                 work.drop(key)
                 entry = self._queue_read(key, is_urgent=True)
             found = entry
-            self._wait(lambda: found.stage not in (_Stage.TO_READ, _Stage.READING))
-            if found.stage is _Stage.FAILED and found.error is not None:
+            self._wait(lambda: found.stage not in (Stage.TO_READ, Stage.READING))
+            if found.stage is Stage.FAILED and found.error is not None:
                 work.drop(key)
                 raise SnapshotError(str(found.error)) from found.error
             if found.buffer is None:
@@ -351,7 +181,7 @@ class BackgroundStore(AbstractStore):
             array[...] = place
         with work.condition:
             work.filling = None
-            if work.entries.get(key) is found and found.stage is _Stage.READY:
+            if work.entries.get(key) is found and found.stage is Stage.READY:
                 work.drop(key)
             work.condition.notify_all()
 
@@ -380,12 +210,12 @@ class BackgroundStore(AbstractStore):
 
     def _queue_delete(self, key: int) -> None:
         self._work.drop(key)
-        self._work.writes.append(_Entry(key, _Stage.TO_DELETE))
+        self._work.writes.append(Entry(key, Stage.TO_DELETE))
         self._work.condition.notify_all()
 
-    def _queue_read(self, key: int, is_urgent: bool) -> _Entry:
+    def _queue_read(self, key: int, is_urgent: bool) -> Entry:
         work = self._work
-        entry = _Entry(key, _Stage.TO_READ, is_urgent=is_urgent)
+        entry = Entry(key, Stage.TO_READ, is_urgent=is_urgent)
         if is_urgent:
             work.reads.appendleft(entry)
         else:
@@ -413,7 +243,7 @@ class BackgroundStore(AbstractStore):
                 work.filling = None
 
     def _can_evict(self) -> bool:
-        ready = (entry.stage is _Stage.READY for entry in self._work.entries.values())
+        ready = (entry.stage is Stage.READY for entry in self._work.entries.values())
         return not self._work.is_writing() and any(ready)
 
     def _wait(self, is_done: Callable[[], bool]) -> None:

@@ -153,13 +153,26 @@ class Image:
         own = self.step_of(head)
         if step is not None and own != step:
             raise SnapshotError(f"{path} holds step {own}")
-        checksums = np.frombuffer(self._number(head, "crc32"), "<u4")
-        for name, value in self._values(own, checksums):
+        for name, value in self._values(own, self._checksums(head)):
             if self._number(head, name) != value:
                 raise SnapshotError(f"{path} has a wrong {name}")
         for i, array in enumerate(out):
-            self._read_field(fd, path, i, array, int(checksums[i]))
+            self.read_field(fd, path, head, i, array)
         return crc32(head)
+
+    def read_field(self, fd: int, path: Path, head: bytes, i: int, out: Array) -> None:
+        """Fill an array with one field of a file, whose head has been read. Raises as `read`."""
+        data = out if out.flags.c_contiguous else np.empty(out.shape, out.dtype)
+        try:
+            found = _read_data(fd, _bytes_of(data), self.fields[i].start)
+        except (OSError, EOFError) as error:
+            raise SnapshotError(f"{path} cannot be read: {reason(error)}") from error
+        if found != self._checksums(head)[i]:
+            raise SnapshotError(
+                f"{path} has a wrong checksum in the dataset {self.layout.names[i]!r}"
+            )
+        if data is not out:
+            out[...] = data
 
     def fits(self, head: bytes) -> bool:
         """Whether a file's head is this image's but for numbers and data."""
@@ -187,18 +200,8 @@ class Image:
         if self.layout.dt is not None:
             yield "time", np.array(step * self.layout.dt, "<f8").tobytes()
 
-    def _read_field(self, fd: int, path: Path, i: int, array: Array, expected: int) -> None:
-        data = array if array.flags.c_contiguous else np.empty(array.shape, array.dtype)
-        try:
-            found = _read_data(fd, _bytes_of(data), self.fields[i].start)
-        except (OSError, EOFError) as error:
-            raise SnapshotError(f"{path} cannot be read: {reason(error)}") from error
-        if found != expected:
-            raise SnapshotError(
-                f"{path} has a wrong checksum in the dataset {self.layout.names[i]!r}"
-            )
-        if data is not array:
-            array[...] = data
+    def _checksums(self, head: bytes) -> Array:
+        return np.frombuffer(self._number(head, "crc32"), "<u4")
 
 
 def read_head(fd: int, path: Path) -> bytes:
