@@ -9,7 +9,6 @@ needs where code is not in the cache yet.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -330,15 +329,15 @@ def trial(forward: Equation, reverse: Equation, plan: ScanPlan) -> Rates:
     """Measure seconds per step of both halves of a scan, on some steps with made-up values."""
     n, m = plan.demand.n_steps, min(8, plan.demand.n_steps)
     while True:
-        seconds, rates = _run_trial(forward, reverse, plan, m)
-        if m >= n or seconds > TRIAL_SECONDS / 3:
-            break
-        m = min(n, m * max(2, int(TRIAL_SECONDS / max(seconds, 1e-5))))
-    # Once more: the first run touches fresh memory.
-    return min((rates, _run_trial(forward, reverse, plan, m)[1]), key=lambda r: r.reverse)
+        _run_trial(forward, reverse, plan, m)  # touches fresh memory, loads code
+        report, rates = _run_trial(forward, reverse, plan, m)
+        seconds = report.forward_seconds
+        if m >= n or seconds > TRIAL_SECONDS / 2:
+            return rates
+        m = min(n, m * min(16, max(2, int(TRIAL_SECONDS / max(seconds, 1e-6)))))
 
 
-def _run_trial(forward: Equation, reverse: Equation, plan: ScanPlan, m: int) -> tuple[float, Rates]:
+def _run_trial(forward: Equation, reverse: Equation, plan: ScanPlan, m: int) -> tuple[ScanReport, Rates]:
     p, q = dict(forward.params) | {"length": m}, dict(reverse.params) | {"length": m}
     shape = scan_shape(p)
     step = p["step"]
@@ -352,7 +351,6 @@ def _run_trial(forward: Equation, reverse: Equation, plan: ScanPlan, m: int) -> 
         choice = Choice(StoreAll(m), 0)
     report = ScanReport()
     short = replace(plan, choice=choice, demand=replace(plan.demand, n_steps=m))
-    begin = time.perf_counter()
     results = run_scan_forward(p, args, report, short)
     track = results[-1]
     out_carry, ys = shape.split_outputs(step.out_types)
@@ -369,7 +367,7 @@ def _run_trial(forward: Equation, reverse: Equation, plan: ScanPlan, m: int) -> 
     advance = report.forward_seconds / m
     extra = report.n_advances - m
     rates = Rates(advance, max(0.0, report.reverse_seconds - extra * advance) / m)
-    return time.perf_counter() - begin, rates
+    return report, rates
 
 
 def _made_up(type: ArrayType, value: float) -> np.ndarray:

@@ -110,7 +110,8 @@ class Journal(AbstractJournal):
         self._unsaved: dict[int, list[np.ndarray]] = {}
         self._begin = self._last = time.monotonic()
         point = folder.latest()
-        self._done = set(point.notes["done"]) if point is not None else set()
+        done: Any = point.notes["done"] if point is not None else []
+        self._done: set[int] = set(done)
         self._point = point
 
     def event(self) -> Event:
@@ -181,7 +182,8 @@ class Journal(AbstractJournal):
             )
             self._done.add(event)
         self._unsaved.clear()
-        self.folder.save(arrays, notes | {"event": number, "done": sorted(self._done)})
+        about: dict[str, Any] = notes | {"event": number, "done": sorted(self._done)}
+        self.folder.save(arrays, about)
 
 
 class _JournalEvent(Event):
