@@ -9,7 +9,7 @@ needs where code is not in the cache yet.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -337,7 +337,9 @@ def trial(forward: Equation, reverse: Equation, plan: ScanPlan) -> Rates:
         m = min(n, m * min(16, max(2, int(TRIAL_SECONDS / max(seconds, 1e-6)))))
 
 
-def _run_trial(forward: Equation, reverse: Equation, plan: ScanPlan, m: int) -> tuple[ScanReport, Rates]:
+def _run_trial(
+    forward: Equation, reverse: Equation, plan: ScanPlan, m: int
+) -> tuple[ScanReport, Rates]:
     p, q = dict(forward.params) | {"length": m}, dict(reverse.params) | {"length": m}
     shape = scan_shape(p)
     step = p["step"]
@@ -375,19 +377,21 @@ def _made_up(type: ArrayType, value: float) -> np.ndarray:
     return np.full(type.shape, value if kind in "fc" else 0, type.dtype)
 
 
-def sweep_budgets(program: Program, budgets: Sequence[int]) -> list[tuple[int, int, float]]:
-    """(bytes, advances, seconds) of the first scan for each budget, from one trial."""
-    plans = plan_program(program)
-    sweep = next(iter(_sweeps(program, plans).values()))
-    assert sweep.reverse is not None
-    rates = trial(sweep.forward, sweep.reverse, sweep.plan)
+def sweep_budgets(program: Program, n_budgets: int) -> list[tuple[int, int, float]]:
+    """(bytes, advances, seconds) of the first scan with budgets from one state to all states."""
+    sweeps = _sweeps(program, plan_program(program))
+    if not sweeps:
+        return []
+    sweep = next(iter(sweeps.values()))
+    request, demand = sweep.plan.request, sweep.plan.demand
+    request = replace(request, schedule="auto", snapshots=None, disk=None, resume=False)
+    request = replace(request, directory=None, scratch=None)
+    rates = trial(sweep.forward, sweep.reverse, sweep.plan) if sweep.reverse is not None else None
     rows = []
-    for budget in budgets:
-        choice = try_budget(sweep.plan.request, sweep.plan, budget)
+    for budget in np.geomspace(demand.slot_bytes, demand.all_bytes, n_budgets).astype(int).tolist():
+        choice = try_budget(request, sweep.plan, budget + 1)
         if choice is not None:
             n = choice.schedule.n_advances
-            rows.append((budget, n, rates.seconds(n, sweep.plan.demand.n_steps)))
+            seconds = rates.seconds(n, demand.n_steps) if rates is not None else float("nan")
+            rows.append((budget, n, seconds))
     return rows
-
-
-__all__ = ["Forecast", "Rates", "ScanForecast", "forecast", "sweep_budgets", "trial"]
