@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+from collections.abc import Sequence
 from functools import lru_cache
 from types import CodeType
 from typing import Any
@@ -24,6 +25,25 @@ def argument_names(function: Any, position: int, count: int) -> list[str]:
         return [argument]
     names = _unpacked(code).get(argument, [])
     return names if len(names) == count else [""] * count
+
+
+def leaf_names(function: Any, paths: Sequence[str]) -> list[str]:
+    """Names of all leaves of a function's arguments: argument, then the path in its container.
+
+    Parameters
+    ----------
+    function : callable
+    paths : sequence of str
+        In the tuple of arguments: "[0]", "[1]['velocity']".
+    """
+    code = getattr(function, "__code__", None)
+    known = code.co_varnames[: code.co_argcount] if isinstance(code, CodeType) else ()
+    names = []
+    for path in paths:
+        number, _, rest = path.removeprefix("[").partition("]")
+        is_known = number.isdigit() and int(number) < len(known)
+        names.append(known[int(number)] + rest if is_known else "")
+    return names
 
 
 @lru_cache(maxsize=128)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from backsweep import config
+from backsweep.api.names import leaf_names
 from backsweep.api.tree import Tree, flatten
 from backsweep.ir import ArrayType, Atom, Literal, Program, Var, verify
 from backsweep.passes import simplify
@@ -59,7 +60,8 @@ def trace_function(
 ) -> Traced:
     """Run a function once on traced arguments."""
     with new_trace(function) as trace:
-        arguments = [trace.builder.input(t) for t in types]
+        names = leaf_names(function, in_tree.paths())
+        arguments = [trace.builder.input(t, n) for t, n in zip(types, names, strict=True)]
         args = in_tree.build([wrap(v) for v in arguments])
         result = function(*args)
         leaves, out_tree = flatten(result)
