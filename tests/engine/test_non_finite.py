@@ -234,6 +234,21 @@ def test_gradients_of_captured_arrays_and_xs(executor: str) -> None:
     assert "the gradient of wind is not finite before step 3;" in sentence
 
 
+def test_where_residuals_are_kept_instead_of_states() -> None:
+    def step(u: Any, _: Any) -> Any:
+        return np.log(1 + np.sin(u)) * np.sqrt(u), None  # residuals
+
+    def loss(u: Any) -> Any:
+        return np.sum(bs.scan(step, u, length=40)[0])
+
+    reports: list[Any] = []
+    gradient = bs.value_and_grad(loss, has_report=True)
+    sentence = told(lambda: reports.append(gradient(np.zeros(3))[2]))
+    assert "residuals instead of states" in reports[0].scans[0].schedule
+    assert "cotangent of u is not finite before step 39;" in sentence
+    assert sentence.endswith(line_of("residuals"))
+
+
 def test_a_second_pullback_after_the_search() -> None:
     xs = np.zeros(50)
     xs[23] = 5.0
@@ -316,6 +331,32 @@ def test_a_search_that_fails_says_what_is_known(monkeypatch: pytest.MonkeyPatch)
     assert sentence == (
         "scan of 20 steps: u is not finite at its end (not located: OSError: the disk is gone)"
     )
+
+
+def test_the_search_waits_where_a_job_is_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backsweep.runtime.stop.is_under_way", lambda: True)
+    monkeypatch.setattr("backsweep.runtime.stop.requested", lambda: "SIGUSR1")
+    sentence = told(lambda: bs.scan(lambda u, _: (u * u, None), 2.0, length=20))
+    assert sentence.endswith("at its end (not located: InterruptedError: SIGUSR1 received)")
+
+
+def test_external_steps() -> None:
+    """Python runs them; the line is that of the scan."""
+
+    class Square:
+        def advance(self, consts: Any, u: Any, w: Any) -> Any:
+            with np.errstate(over="ignore"):
+                return u**2, None
+
+        def reverse(self, consts: Any, u: Any, w: Any, u_bar: Any, y_bar: Any) -> Any:
+            return (), 2 * u * u_bar, None
+
+    def loss(u: Any) -> Any:
+        return np.sum(bs.scan(bs.external_step(Square()), u, length=20)[0])  # external
+
+    with np.errstate(invalid="ignore", over="ignore"):
+        sentence = told(lambda: bs.grad(loss)(np.full(2, 2.0)))
+    assert " is not finite after step 9;" in sentence and sentence.endswith(line_of("external"))
 
 
 def test_a_line_search_into_instability() -> None:

@@ -4,6 +4,9 @@ Sweeps run again in pieces, each of which is looked at when it is over, then the
 finite in smaller ones, down to one step; the interpreter runs that step and names the equation.
 Costs about one more forward sweep, or for the adjoint up to three more of its sweeps and a forward
 one; and two states.
+
+Known to be suboptimal: neither the snapshots nor the pauses of the sweep that failed are used to
+begin later than at step 0.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from backsweep.ir import Program
 from backsweep.ir.cause import Cause, find_cause, is_finite
 from backsweep.passes import vjp_program
 from backsweep.primitives.control import ScanShape, scan_shape
+from backsweep.runtime import stop
 from backsweep.runtime.compiled import compile_forward
 from backsweep.runtime.interpreted import TracedStep
 from backsweep.runtime.plan import carry_types, why_python
@@ -120,7 +124,8 @@ class _Native:
 
     def advance(self, state: State, start: int, stop: int) -> State:
         self.memory.place(state, start)
-        self.sweeper.run_rows(np.array([[ADVANCE, start, stop, -1]], np.int64))
+        rows = np.array([[ADVANCE, start, stop, -1]], np.int64)
+        self.sweeper.run_rows(rows, _give_up_if_stopped)
         return self.memory.state()
 
 
@@ -132,7 +137,14 @@ class _Interpreted:
         current = list(state)
         for n in range(start, stop):
             current, _ = self.step.advance(n, current, [x[n] for x in self.xs])
+            _give_up_if_stopped()
         return current
+
+
+def _give_up_if_stopped() -> None:
+    """A job that is to end makes itself durable; the search can wait."""
+    if stop.is_under_way():
+        raise InterruptedError(f"{stop.requested()} received")
 
 
 def _runner(step: Program, shape: ScanShape, consts: Any, xs: Any) -> _Runner:
@@ -153,14 +165,14 @@ def _first_bad_state(
     """
     state, at, size = [np.array(a) for a in state], 0, max(1, -(-limit // PIECES))
     while at < limit:
-        stop = min(at + size, limit)
-        after = runner.advance(state, at, stop)
+        end = min(at + size, limit)
+        after = runner.advance(state, at, end)
         if all(map(is_finite, after)):
-            state, at = [np.array(a) for a in after], stop
-        elif stop == at + 1:
+            state, at = [np.array(a) for a in after], end
+        elif end == at + 1:
             return at, state
         else:
-            limit, size = stop, -(-(stop - at) // PIECES)
+            limit, size = end, -(-(end - at) // PIECES)
     return None, state
 
 
@@ -238,6 +250,7 @@ class _Search:
         return self.lo + (stop - 1 - self.lo) // self.stride * self.stride
 
     def see(self, step: int, cotangent: Cotangent) -> None:
+        _give_up_if_stopped()
         bars = cotangent.carry_bars(step)
         consts, xs = cotangent.gradients(step, self.last)
         groups = [*consts, *([b] for b in bars), *xs]
