@@ -15,6 +15,7 @@ from backsweep.api.pullback import Pullback
 from backsweep.api.scans import jit, scan
 from backsweep.api.structure import checkpoint, remat, stop_gradient, sum_over
 from backsweep.errors import BacksweepError
+from backsweep.runtime.adjoint import record_adjoint
 from backsweep.runtime.arrays import release_memory
 from backsweep.runtime.checkpointing import Checkpointing, default_checkpointing
 from backsweep.runtime.report import Report
@@ -35,6 +36,7 @@ __all__ = [
     "linearize",
     "numpy",
     "plan",
+    "record_adjoint",
     "release_memory",
     "remat",
     "scan",

@@ -5,6 +5,7 @@ BACKSWEEP_CACHE_DIR   folder of compiled code
 BACKSWEEP_NO_JIT      1: steps are run by the reference interpreter
 BACKSWEEP_NUM_THREADS threads of a sweep
 BACKSWEEP_VERIFY      0..2, verification of programs after passes
+BACKSWEEP_CHECK_NAN   1: a sweep that becomes infinite or NaN is an error, not a warning
 BACKSWEEP_FAULT       a test's fault in a file's life, "name:count:action" (storage.faults)
 BACKSWEEP_RANKS_ON_NODE  set by the ranks themselves: they share its memory
 """
@@ -23,6 +24,10 @@ def debug() -> int:
 
 def is_jit_disabled() -> bool:
     return os.environ.get("BACKSWEEP_NO_JIT", "0") not in ("", "0")
+
+
+def is_nan_an_error() -> bool:
+    return os.environ.get("BACKSWEEP_CHECK_NAN", "0") not in ("", "0")
 
 
 def verify_level() -> int:

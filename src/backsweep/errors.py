@@ -66,6 +66,14 @@ class CommError(BacksweepError, RuntimeError):
     """MPI is missing, was started in a wrong way, or another rank failed."""
 
 
+class RecordError(BacksweepError, ValueError):
+    """What `record_adjoint` is asked for does not fit the simulation."""
+
+
+class NonFiniteError(BacksweepError, FloatingPointError):
+    """A simulation or its adjoint has become infinite or NaN (with BACKSWEEP_CHECK_NAN=1)."""
+
+
 class RunFileError(BacksweepError, ValueError):
     """A run file, or what it points to, is not what the command line can use."""
 

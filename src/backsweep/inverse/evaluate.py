@@ -18,6 +18,7 @@ from backsweep.inverse.arrays import wide
 from backsweep.inverse.problem import Described, Parameters
 from backsweep.runtime.checkpointing import Checkpointing, default_checkpointing
 from backsweep.runtime.fingerprint import fingerprint
+from backsweep.runtime.finite import at_most_once
 from backsweep.runtime.report import Report
 
 
@@ -206,8 +207,9 @@ class Evaluator:
     def _sum(self, of_item: Callable[[Any], list[np.ndarray]]) -> Sequence[np.ndarray] | None:
         items = self.problem.items
         tree = TreeSum(len(items))
-        for number in items_of_rank(len(items), self.comm.rank, self.comm.size):
-            tree.add(number, self._within_budget(of_item, items[number]))
+        with at_most_once():  # a line search into instability is one warning, not one per item
+            for number in items_of_rank(len(items), self.comm.rank, self.comm.size):
+                tree.add(number, self._within_budget(of_item, items[number]))
         return tree.reduce(self.comm)
 
 

@@ -27,6 +27,8 @@ def program_text(program: Program) -> str:
 @dataclass(frozen=True)
 class _Text:
     text: str
+    lines: tuple[str, ...]
+    """Where its equations come from: messages name them."""
     program: Program = field(compare=False)
 
 
@@ -36,11 +38,12 @@ def _first(key: _Text) -> Program:
 
 
 def interned(program: Program) -> Program:
-    """The first program that was seen with this text.
+    """The first program that was seen with this text, from the same lines of the user.
 
     Shapes, constants and order are in the text, arrays never. A program that holds other
     programs is left as it is: their parameters (a user's own objects, say) need not be.
     """
     if any(e.primitive.kind in ("control", "call") for e in program.equations):
         return program
-    return _first(_Text(program_text(program), program))
+    lines = tuple(str(e.source) for e in program.equations)
+    return _first(_Text(program_text(program), lines, program))

@@ -14,6 +14,7 @@ from backsweep.runtime.compiled import ReverseSweep
 from backsweep.runtime.driver import Pause
 from backsweep.runtime.journal import Event, Point
 from backsweep.runtime.sweeper import Sweeper
+from backsweep.runtime.watch import Cotangent
 
 
 class Cotangents:
@@ -150,6 +151,17 @@ class Cotangents:
                 array = np.zeros(buffer.n_elements, buffer.dtype)
                 self.sweeper.bind(f"reverse_work{buffer.number}", array)
                 self.partials[outputs[source.step.buffers[var].number]] = array
+
+    def seen(self, consts: Any) -> Cotangent:
+        """What a watch may look at while the sweep is under way."""
+
+        def gradients(start: int, stop: int) -> tuple[list[Any], list[Any]]:
+            totals: list[Any] = [[b] for b in self.const_bars]
+            for k, partial in self.partials.items():
+                totals[k].append(partial)
+            return totals, [[a[start * t.size : stop * t.size]] for a, t in self.x_bars]
+
+        return Cotangent(lambda at: self._carry_bars(consts, at), gradients)
 
     def collect(self, consts: Any) -> list[np.ndarray]:
         """Cotangents of the active consts, carry and xs."""

@@ -13,10 +13,18 @@ from backsweep.ir import Equation, Program, evaluate
 from backsweep.passes import jvp_program, vjp_program
 from backsweep.passes.control import jvp_step
 from backsweep.primitives.control import scan_shape, tree_sum
-from backsweep.runtime.journal import AbstractJournal, NoJournal, journal_of
+from backsweep.runtime import adjoint, finite
+from backsweep.runtime.journal import (
+    NOT_RESUMABLE,
+    AbstractJournal,
+    Event,
+    NoJournal,
+    journal_of,
+)
 from backsweep.runtime.plan import ScanPlan, plan_program
 from backsweep.runtime.report import Report
 from backsweep.runtime.scan import run_scan, run_scan_forward, run_scan_reverse
+from backsweep.runtime.watch import entered_scan
 
 
 def run_program(
@@ -33,6 +41,13 @@ def run_program(
     ScheduleError
         If a scan asks to be resumed and the program is only a part of a gradient.
     """
+    with finite.at_most_once():
+        return _run(program, arguments, report, is_resumable)
+
+
+def _run(
+    program: Program, arguments: Sequence[Any], report: Report | None, is_resumable: bool
+) -> list[Any]:
     handlers = Handlers(report if report is not None else Report(), plan_program(program))
     requests = [p.request for p in handlers.plans.values() if p.request.resume]
     if not requests:
@@ -62,6 +77,11 @@ def unaliased(results: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
     return own
 
 
+def _table() -> dict[str, Any]:
+    """How an equation is run again, beside the run under way."""
+    return Handlers(Report(), {}).table()
+
+
 @dataclass
 class Handlers:
     """How the runtime runs the primitives that hold programs."""
@@ -87,7 +107,14 @@ class Handlers:
         }
 
     def scan(self, eqn: Equation, values: list[Any]) -> list[Any]:
-        return run_scan(eqn.params, values, self.journal.event())
+        return self._scan(eqn.params, values, self.journal.event())
+
+    def _scan(self, params: Any, values: list[Any], event: Event = NOT_RESUMABLE) -> list[Any]:
+        with entered_scan() as is_outer:
+            results = run_scan(params, values, event)
+            if is_outer:
+                finite.check_forward(params, values, results, _table())
+        return results
 
     def scan_forward(self, eqn: Equation, values: list[Any]) -> list[Any]:
         plan = self.plans.get(id(eqn))
@@ -95,10 +122,21 @@ class Handlers:
             plan = plan_program(Program((), (eqn,), ()))[id(eqn)]
         scan_report = plan.report(scan_shape(eqn.params))
         self.report.scans.append(scan_report)
-        return run_scan_forward(eqn.params, values, scan_report, plan, self.journal.event())
+        with entered_scan() as is_outer:
+            if is_outer:
+                adjoint.check_fields(eqn.params)
+            results = run_scan_forward(eqn.params, values, scan_report, plan, self.journal.event())
+            if is_outer:
+                finite.check_forward(eqn.params, values, results, _table())
+        return results
 
     def scan_reverse(self, eqn: Equation, values: list[Any]) -> list[Any]:
-        return run_scan_reverse(eqn.params, values, self.journal.event())
+        with entered_scan() as is_outer:
+            watch = adjoint.recorder(eqn.params) if is_outer else None
+            results = run_scan_reverse(eqn.params, values, self.journal.event(), watch)
+            if is_outer:
+                finite.check_reverse(eqn.params, values, results, _table())
+        return results
 
     def scan_tangent(self, eqn: Equation, values: list[Any]) -> list[Any]:
         """Run the JVP of the scan again from its initial state."""
@@ -119,7 +157,7 @@ class Handlers:
             "n_carry": shape.n_carry + n_dots,
             "length": shape.length,
         }
-        results = run_scan(params, joined)
+        results = self._scan(params, joined)
         n_y = len(p["step"].outputs) - shape.n_carry
         carry_dots = results[shape.n_carry : shape.n_carry + n_dots]
         return [*carry_dots, *results[shape.n_carry + n_dots + n_y :]]

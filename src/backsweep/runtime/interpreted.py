@@ -26,6 +26,7 @@ from backsweep.runtime.plan import ScanPlan
 from backsweep.runtime.report import ScanReport
 from backsweep.runtime.resume import first_rows, rows_from, rows_of_rest
 from backsweep.runtime.snapshots import close_store, closed_on_error, open_store, waited_seconds
+from backsweep.runtime.watch import Cotangent, Watch, watched
 from backsweep.schedule import ADVANCE, LOAD, REVERSE, STORE, Binomial
 
 State = list[np.ndarray]
@@ -146,6 +147,8 @@ class PythonTrajectory:
     machine: PythonMachine
     report: ScanReport
     is_fresh: bool = True
+    is_finite: bool = True
+    """Whether the forward sweep's results were."""
 
     def __post_init__(self) -> None:
         store = self.driver.store
@@ -238,7 +241,9 @@ def _forward_pause(machine: PythonMachine, step: Program, shape: ScanShape, even
     return pause
 
 
-def run_scan_reverse(params: Any, args: Sequence[Any], event: Event) -> list[Any]:
+def run_scan_reverse(
+    params: Any, args: Sequence[Any], event: Event, watch: Watch | None = None
+) -> list[Any]:
     """Phase 2 of the schedule."""
     track: PythonTrajectory = args[0]
     runner, machine = track.step, track.machine
@@ -260,7 +265,8 @@ def run_scan_reverse(params: Any, args: Sequence[Any], event: Event) -> list[Any
     machine.sweep, before = sweep, machine.n_advances
     begin = time.perf_counter()
     with closed_on_error(track):
-        track.driver.run_phase(machine, sweep.pause(event, n))
+        seen = watched(machine, watch, n, end, sweep.seen())
+        track.driver.run_phase(seen, sweep.pause(event, n))
     track.report.reverse_seconds += time.perf_counter() - begin
     track.report.n_advances += machine.n_advances - before
     track.report.n_reverses += end
@@ -309,6 +315,15 @@ class _ReverseState:
                 event.offer(capture)
 
         return pause
+
+    def seen(self) -> Cotangent:
+        """What a watch may look at while the sweep is under way."""
+
+        def gradients(start: int, stop: int) -> tuple[list[Any], list[Any]]:
+            rows = self.x_bars[start - stop :]
+            return [[b] for b in self.const_bars], [list(x) for x in zip(*rows, strict=True)]
+
+        return Cotangent(lambda at: self.state_bar, gradients)
 
     def restore(self, point: Point, n: int) -> None:
         """Go on from a durable point."""

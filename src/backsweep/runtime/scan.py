@@ -31,6 +31,7 @@ from backsweep.runtime.report import ScanReport
 from backsweep.runtime.resume import first_rows, rows_from, rows_of_rest, second_rows
 from backsweep.runtime.snapshots import close_store, closed_on_error, open_store, waited_seconds
 from backsweep.runtime.sweeper import StateMemory, Sweeper, SweepInputs
+from backsweep.runtime.watch import Watch, watched
 from backsweep.schedule.actions import ADVANCE, REVERSE
 
 
@@ -55,6 +56,8 @@ class Trajectory:
     """Whether the rows that are left are those of the whole reverse sweep."""
     is_complete: bool = True
     """Where every state is kept: whether all of them are there."""
+    is_finite: bool = True
+    """Whether the forward sweep's results were."""
     stop: Any = field(default=None, repr=False)
 
     @property
@@ -281,7 +284,10 @@ class _KeptMachine:
 
 
 def run_scan_reverse(
-    params: Any, args: Sequence[Any], event: Event = NOT_RESUMABLE
+    params: Any,
+    args: Sequence[Any],
+    event: Event = NOT_RESUMABLE,
+    watch: Watch | None = None,
 ) -> list[np.ndarray]:
     """The reverse sweep: phase 2 of the schedule."""
     track = args[0]
@@ -290,7 +296,7 @@ def run_scan_reverse(
         track.close()
         return done
     if isinstance(track, interpreted.PythonTrajectory):
-        return interpreted.run_scan_reverse(params, args, event)
+        return interpreted.run_scan_reverse(params, args, event, watch)
     shape, point = track.shape, event.point()
     n = end = shape.length
     if point is not None:
@@ -310,6 +316,7 @@ def run_scan_reverse(
         machine = _KeptMachine(track.forward, sweeper, track.memory)
     begin = time.perf_counter()
     with closed_on_error(track):
+        machine = watched(machine, watch, n, end, results.seen(consts))
         track.driver.run_phase(machine, results.pause(event, consts))
     report = track.report
     report.reverse_seconds += time.perf_counter() - begin

@@ -52,6 +52,11 @@ def requested() -> str:
     return _received[0].name if _received else ""
 
 
+def is_under_way() -> bool:
+    """Whether a signal came to a run that heeds it and has not ended yet."""
+    return bool(_is_watching and _received)
+
+
 def stopped(where: str) -> Stopped:
     """The exception that ends a run that has been made durable."""
     return Stopped(requested(), where)

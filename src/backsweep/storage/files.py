@@ -12,7 +12,7 @@ from pathlib import Path
 from backsweep.storage.faults import reached
 
 _CANNOT_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
-_CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 _CHUNK = 1 << 20
 
 
@@ -45,7 +45,7 @@ def reserve(fd: int, n_bytes: int) -> None:
     try:
         os.posix_fallocate(fd, 0, n_bytes)
     except OSError as error:
-        if error.errno not in _CANNOT_RESERVE:
+        if error.errno not in CANNOT_RESERVE:
             raise
         for start in range(0, n_bytes, _CHUNK):
             write_at(fd, bytes(min(_CHUNK, n_bytes - start)), start)
