@@ -17,13 +17,14 @@ from backsweep.api.structure import checkpoint, remat, stop_gradient, sum_over
 from backsweep.errors import BacksweepError
 from backsweep.runtime.adjoint import record_adjoint
 from backsweep.runtime.arrays import release_memory
-from backsweep.runtime.checkpointing import Checkpointing, default_checkpointing
+from backsweep.runtime.checkpointing import Checkpointing, Labels, default_checkpointing
 from backsweep.runtime.report import Report
 from backsweep.version import __version__
 
 __all__ = [
     "BacksweepError",
     "Checkpointing",
+    "Labels",
     "Pullback",
     "Report",
     "checkpoint",

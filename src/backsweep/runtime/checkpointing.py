@@ -42,6 +42,31 @@ def format_bytes(n: int) -> str:
 SCHEDULES = ("auto", "store_all", "binomial", "multistage", "mixed", "online")
 
 
+@dataclass(frozen=True)
+class Labels:
+    """What snapshot files say about themselves to their readers.
+
+    Parameters
+    ----------
+    dt : float, optional
+        Length of a step [s]; files then carry the time of their state.
+    units : mapping of str to str
+        By the carry's names in the step, e.g. ``{"u": "Pa"}``.
+    dimensions : mapping of str to sequence of str
+        Names of a component's axes, e.g. ``{"u": ("x", "z")}``.
+    """
+
+    dt: float | None = None
+    units: Any = ()
+    dimensions: Any = ()
+
+    def __post_init__(self) -> None:
+        units = tuple(sorted(dict(self.units).items()))
+        axes = tuple(sorted((k, tuple(v)) for k, v in dict(self.dimensions).items()))
+        object.__setattr__(self, "units", units)
+        object.__setattr__(self, "dimensions", axes)
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpointing:
     """How the reverse sweep of a scan gets its states, and whether it survives a kill.
@@ -75,6 +100,8 @@ class Checkpointing:
         Seconds between two durable points; at least 2 % of the run.
     fresh : bool
         Start over, whatever another run has left in `directory`.
+    labels : Labels, optional
+        Units, dimension names and time step, written to snapshot files for their readers.
 
     Raises
     ------
@@ -91,6 +118,7 @@ class Checkpointing:
     resume: bool = False
     interval: float = 60.0
     fresh: bool = False
+    labels: Labels | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.schedule, str) and self.schedule not in SCHEDULES:

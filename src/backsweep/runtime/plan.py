@@ -56,6 +56,7 @@ class ScanPlan:
     residuals: ResidualPlan | None
     """Where residuals of all steps are kept instead of states."""
     step: Program
+    n_xs: int = 0
 
     @property
     def schedule(self) -> AbstractSchedule:
@@ -117,10 +118,11 @@ def demand_of(params: Any) -> Demand:
 def plan_scan(params: Any, choice: Choice, demand: Demand) -> ScanPlan:
     """The plan of a scan_forward whose schedule is chosen."""
     step, shape = params["step"], scan_shape(params)
+    n_xs = len(step.inputs) - shape.n_consts - shape.n_carry
     active_in = params.get("active_in")
     can_keep = choice.keeps_all and active_in is not None and not why_python(step)
     residuals = residual_plan(step, shape.any_length, active_in) if can_keep else None
-    return ScanPlan(effective(params.get("checkpointing")), choice, demand, residuals, step)
+    return ScanPlan(effective(params.get("checkpointing")), choice, demand, residuals, step, n_xs)
 
 
 def plan_program(program: Program) -> dict[int, ScanPlan]:

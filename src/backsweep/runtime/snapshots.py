@@ -8,10 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from backsweep.errors import SnapshotError
+from backsweep.errors import ScheduleError, SnapshotError
 from backsweep.ir import ArrayType, Program, program_hash
+from backsweep.primitives.control import ScanShape
+from backsweep.runtime.checkpointing import Labels
 from backsweep.runtime.journal import Event
 from backsweep.runtime.plan import ScanPlan
+from backsweep.runtime.watch import field_names
 from backsweep.storage import AbstractStore, Layout
 
 
@@ -28,12 +31,7 @@ def open_store(
         return None
     from backsweep.storage.hdf5 import HDF5Store
 
-    layout = Layout(
-        tuple(f"carry{k}" for k in range(len(types))),
-        tuple(t.shape for t in types),
-        tuple(t.dtype for t in types),
-        program=program_hash(step) + event.identity,
-    )
+    layout = _layout(plan, step, types, program_hash(step) + event.identity)
     # Ranks share folders: a prefix must be the only one among all processes and nodes.
     prefix = f"snapshot-{event.identity or uuid.uuid4().hex}-{event.number}"
     with contextlib.suppress(OSError):
@@ -45,6 +43,32 @@ def open_store(
     from backsweep.storage.background import BackgroundStore
 
     return BackgroundStore(store, n_buffers)
+
+
+def _layout(plan: ScanPlan, step: Program, types: Sequence[ArrayType], program: str) -> Layout:
+    n_consts = len(step.inputs) - len(types) - plan.n_xs
+    names = field_names(step, ScanShape(n_consts, len(types), 0))
+    labels = plan.request.labels or Labels()
+    units, dimensions = dict(labels.units), dict(labels.dimensions)
+    unknown = (set(units) | set(dimensions)) - set(names)
+    if unknown:
+        raise ScheduleError(
+            f"labels of {', '.join(sorted(unknown))}: the carry of this scan has the components "
+            f"{', '.join(names)}"
+        )
+    return Layout(
+        tuple(f"carry_{name}" if name == "backsweep" else name for name in names),
+        tuple(t.shape for t in types),
+        tuple(t.dtype for t in types),
+        units=tuple(units.get(name, "") for name in names) if units else (),
+        program=program,
+        dimensions=tuple(
+            dimensions.get(n, ("",) * len(t.shape)) for n, t in zip(names, types, strict=True)
+        )
+        if dimensions
+        else (),
+        dt=labels.dt,
+    )
 
 
 def waited_seconds(store: AbstractStore | None) -> float:
