@@ -11,6 +11,7 @@ from backsweep.api.derivatives import (
     vjp,
 )
 from backsweep.api.external import external_step
+from backsweep.api.loops import fori_loop, while_loop
 from backsweep.api.pullback import Pullback
 from backsweep.api.scans import jit, scan
 from backsweep.api.structure import checkpoint, remat, stop_gradient, sum_over
@@ -28,6 +29,7 @@ __all__ = [
     "checkpoint",
     "default_checkpointing",
     "external_step",
+    "fori_loop",
     "grad",
     "hvp",
     "jit",
@@ -42,5 +44,6 @@ __all__ = [
     "sum_over",
     "value_and_grad",
     "vjp",
+    "while_loop",
     "__version__",
 ]

@@ -11,9 +11,10 @@ import numpy as np
 from backsweep.errors import ScheduleError
 from backsweep.ir import Equation, Program, evaluate
 from backsweep.passes import jvp_program, vjp_program
-from backsweep.passes.control import jvp_step
+from backsweep.passes.control import jvp_cond, jvp_step
 from backsweep.primitives.control import scan_shape, tree_sum
 from backsweep.runtime.journal import AbstractJournal, NoJournal, journal_of
+from backsweep.runtime.loop import run_while, run_while_forward
 from backsweep.runtime.plan import ScanPlan, plan_program
 from backsweep.runtime.report import Report
 from backsweep.runtime.scan import run_scan, run_scan_forward, run_scan_reverse
@@ -80,6 +81,10 @@ class Handlers:
             "scan_forward": self.scan_forward,
             "scan_tangent": self.scan_tangent,
             "scan_reverse": self.scan_reverse,
+            "while_loop": lambda eqn, values: run_while(eqn.params, values, self.journal.event()),
+            "while_forward": self.scan_forward,
+            "while_tangent": self.scan_tangent,
+            "while_reverse": self.scan_reverse,
             "remat": lambda eqn, values: self.run(eqn.params["program"], values),
             "remat_tangent": self.remat_tangent,
             "remat_reverse": self.remat_reverse,
@@ -95,13 +100,14 @@ class Handlers:
             plan = plan_program(Program((), (eqn,), ()))[id(eqn)]
         scan_report = plan.report(scan_shape(eqn.params))
         self.report.scans.append(scan_report)
-        return run_scan_forward(eqn.params, values, scan_report, plan, self.journal.event())
+        run = run_while_forward if "cond" in eqn.params else run_scan_forward
+        return run(eqn.params, values, scan_report, plan, self.journal.event())
 
     def scan_reverse(self, eqn: Equation, values: list[Any]) -> list[Any]:
         return run_scan_reverse(eqn.params, values, self.journal.event())
 
     def scan_tangent(self, eqn: Equation, values: list[Any]) -> list[Any]:
-        """Run the JVP of the scan again from its initial state."""
+        """Run the JVP of the scan (or loop) again from its initial state."""
         p, shape = eqn.params, scan_shape(eqn.params)
         n = len(p["step"].inputs)
         primals, given = values[1 : 1 + n], iter(values[1 + n :])
@@ -117,9 +123,12 @@ class Handlers:
             "step": step,
             "n_consts": shape.n_consts + sum(p["active_in"][: shape.n_consts]),
             "n_carry": shape.n_carry + n_dots,
-            "length": shape.length,
         }
-        results = run_scan(params, joined)
+        if "cond" in p:
+            cond = jvp_cond(p["cond"], shape, p["active_in"])
+            results = run_while(params | {"cond": cond, "max_steps": p["max_steps"]}, joined)
+        else:
+            results = run_scan(params | {"length": shape.length}, joined)
         n_y = len(p["step"].outputs) - shape.n_carry
         carry_dots = results[shape.n_carry : shape.n_carry + n_dots]
         return [*carry_dots, *results[shape.n_carry + n_dots + n_y :]]

@@ -120,8 +120,9 @@ class Forecast:
 
 def _scan_rows(k: int, s: ScanForecast) -> list[tuple[str, str]]:
     ratio = s.n_advances / max(1, s.n_steps)
+    steps = f"{s.n_steps} steps" if s.n_steps >= 0 else "a loop, number of steps unknown"
     rows = [
-        (f"scan {k}", f"{s.n_steps} steps; {s.executor}, {s.n_threads} thread(s)"),
+        (f"scan {k}", f"{steps}; {s.executor}, {s.n_threads} thread(s)"),
         ("  schedule", f"{s.schedule}: {s.why}"),
         (
             "  snapshots",
@@ -229,7 +230,8 @@ def _sweeps(program: Program, plans: Mapping[int, ScanPlan]) -> dict[int, _Sweep
     """All scans with a trajectory, by the id of their forward equation."""
     found: dict[int, _Sweep] = {}
     for part in (program, *items_of(program)):
-        consumers = {e.inputs[0]: e for e in part.equations if e.primitive.name == "scan_reverse"}
+        reverses = [e for e in part.equations if e.primitive.name.endswith("_reverse")]
+        consumers = {e.inputs[0]: e for e in reverses}
         for eqn in part.equations:
             if id(eqn) in plans:
                 found[id(eqn)] = _Sweep(plans[id(eqn)], eqn, consumers.get(eqn.outputs[-1]))
@@ -247,16 +249,15 @@ def _peak(program: Program, sweeps: Mapping[int, _Sweep]) -> int:
     for position, eqn in enumerate(program.equations):
         own = {v: _nbytes(v.type) for v in eqn.outputs}
         during = sum(own.values())
-        name = eqn.primitive.name
-        if name == "scan_forward" and id(eqn) in sweeps:
+        matching = [s for s in sweeps.values() if s.reverse is eqn]
+        if id(eqn) in sweeps:
             sweep = sweeps[id(eqn)]
             # What the forward half frees waits for the reverse half.
             own[eqn.outputs[-1]] = sweep.trajectory + sweep.forward_work
             during = sum(own.values())
-        elif name == "scan_reverse":
-            matching = [s for s in sweeps.values() if s.reverse is eqn]
+        elif matching:
             during += sum(s.reverse_work for s in matching)
-        elif name == "sum_of":
+        elif eqn.primitive.name == "sum_of":
             during += max((_peak(p, sweeps) for p in eqn.params["programs"]), default=0)
         peak = max(peak, sum(held.values()) + during)
         held |= own
@@ -273,12 +274,13 @@ def _forecast_scan(sweep: _Sweep, measure: bool) -> ScanForecast:
     shape, plan = scan_shape(sweep.forward.params), sweep.plan
     known = plan.report(shape)
     own = ScanForecast(**{k: getattr(known, k) for k in known.__dataclass_fields__})
-    own.n_advances, own.n_reverses = plan.schedule.n_advances, shape.length
+    n = max(shape.length, 0)
+    own.n_advances, own.n_reverses = plan.schedule.n_advances, n
     own.work_bytes = sweep.forward_work + sweep.reverse_work
     own.why = _why(plan)
-    own.rebuild_advances = shape.length if plan.request.resume else 0
+    own.rebuild_advances = n if plan.request.resume else 0
     rates = None
-    if measure and sweep.reverse is not None and shape.length:
+    if measure and sweep.reverse is not None and n:
         rates = trial(sweep.forward, sweep.reverse, plan)
         own.seconds = rates.seconds(own.n_advances, own.n_reverses)
     own.alternatives = _alternatives(plan, rates)
@@ -287,6 +289,8 @@ def _forecast_scan(sweep: _Sweep, measure: bool) -> ScanForecast:
 
 def _why(plan: ScanPlan) -> str:
     request, demand, choice = plan.request, plan.demand, plan.choice
+    if demand.n_steps < 0:
+        return "steps, advances and seconds are found on the way"
     if not isinstance(request.schedule, str) or request.schedule != "auto":
         return "asked for"
     if request.snapshots is not None:
@@ -301,7 +305,7 @@ def _why(plan: ScanPlan) -> str:
 def _alternatives(plan: ScanPlan, rates: Rates | None) -> tuple[tuple[str, str, int, float], ...]:
     """Half and twice the memory."""
     request, demand = plan.request, plan.demand
-    if request.schedule != "auto" or request.snapshots is not None:
+    if request.schedule != "auto" or request.snapshots is not None or demand.n_steps < 0:
         return ()
     rows = []
     for factor, words in ((0.5, "half the memory"), (2.0, "twice the memory")):
@@ -380,7 +384,7 @@ def _made_up(type: ArrayType, value: float) -> np.ndarray:
 def sweep_budgets(program: Program, budgets: Sequence[int]) -> list[tuple[int, int, float]]:
     """(bytes, advances, seconds) of the first scan for each budget, from one trial."""
     plans = plan_program(program)
-    sweep = next(iter(_sweeps(program, plans).values()))
+    sweep = next(s for s in _sweeps(program, plans).values() if s.plan.demand.n_steps >= 0)
     assert sweep.reverse is not None
     rates = trial(sweep.forward, sweep.reverse, sweep.plan)
     rows = []
