@@ -234,6 +234,23 @@ def test_no_derivative_flows_through_the_condition(executor: str) -> None:
     assert bs.jvp(loss, (np.array([3.0, 4.0]), 1.0), (np.zeros(2), 1.0))[1] == 0
 
 
+def test_one_array_in_many_parts(executor: str) -> None:
+    """As first carry that moves, as one that stays, captured by the step and by the condition."""
+
+    def loss(a: Any, b: Any) -> Any:
+        cond = lambda c: np.sum(c[0]) < 40 + 0 * np.sum(a) + 0 * np.sum(b)  # noqa: E731
+        step = lambda c: (c[0] * a + c[1], c[1], c[2] + b)  # noqa: E731
+        u, v, w = bs.while_loop(cond, step, (a, a, b))
+        return np.sum(u * v) + np.sum(w)
+
+    a, b = np.array([1.5, 2.0]), np.array([1.0, 3.0])
+    a_bar, b_bar = bs.grad(loss, (0, 1))(a, b)
+    h = 1e-6
+    for k, e in enumerate(np.eye(2)):
+        assert a_bar[k] == pytest.approx((loss(a + h * e, b) - loss(a - h * e, b)) / (2 * h))
+        assert b_bar[k] == pytest.approx((loss(a, b + h * e) - loss(a, b - h * e)) / (2 * h))
+
+
 # --------------------------------------------------------------------------- carries
 
 

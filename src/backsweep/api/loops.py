@@ -158,21 +158,19 @@ def _checked(result: Any) -> Any:
 
 def _joined(parts: Divided, test: Traced) -> tuple[Program, Program, list[Atom]]:
     """Step and condition as programs of the same constants and the same carry."""
+    step, n, n_fixed = parts.step, len(parts.consts), len(parts.fixed)
+    captured = parts.consts[: n - n_fixed]
     known = dict(zip(test.captured, test.program.inputs, strict=False))
-    own = {id(a) for a in parts.consts}
-    more = [a for a in test.captured if id(a) not in own]
-    step, n = parts.step, len(parts.consts)
-    inputs = (*step.inputs[:n], *(Var(a.type) for a in more), *step.inputs[n:])
+    more = [a for a in known if a not in captured]
     carry = test.program.inputs[test.n_captured :]
-    fixed = [carry[k] for k in parts.fixed]
-    captured = parts.consts[: n - len(fixed)]
-    seen = [
+    seen = (
         *(known.get(a) or Var(a.type) for a in captured),
-        *fixed,
+        *(carry[k] for k in parts.fixed),
         *(known[a] for a in more),
         *(carry[k] for k in parts.moving),
-    ]
-    cond = Program(tuple(seen), test.program.equations, test.program.outputs, "cond")
+    )
+    cond = Program(seen, test.program.equations, test.program.outputs, "cond")
+    inputs = (*step.inputs[:n], *(Var(a.type) for a in more), *step.inputs[n:])
     joined = Program(inputs, step.equations, step.outputs, step.name)
     return interned(joined), interned(cond), [*parts.consts, *more]
 

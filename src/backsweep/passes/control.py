@@ -270,7 +270,9 @@ def _t_scan_tangent(b: Builder, eqn: Equation, cts: Any, linear: Any) -> list[An
         type = next(outputs).type
         ct = spread[k]
         bars.append(instantiate(b, ct, type) if k < shape.n_carry else ct)
-    params = {**p, "active_out": tuple(v is not None for v in bars)}
+    # A loop is reversed as often as it has gone: nothing is asked any more.
+    params = {k: v for k, v in p.items() if k not in ("cond", "max_steps")}
+    params["active_out"] = tuple(v is not None for v in bars)
     given = (v for v in bars if v is not None)
     results = b(_REVERSE[eqn.primitive], trajectory, *consts, *xs, *given, **params)
     return [*[None] * (1 + n), *results]

@@ -32,8 +32,8 @@ from backsweep.schedule import (
 FIRST_BLOCK, LAST_BLOCK = 64, 4096
 """Rows of a block: they grow, for a loop may be short."""
 
-MAX_BLOCKS = 40
-"""Blocks that are kept for the next loop."""
+MAX_BLOCKS = 256
+"""Blocks that are kept for the next loop: of about a million steps with 64 snapshots."""
 
 Position = Callable[[], tuple[int, bool]]
 """Step of the state in work, and whether the loop is over."""
@@ -144,7 +144,7 @@ class _Known:
             return self.blocks[k]
 
 
-_known = lru_cache(maxsize=8)(_Known)
+_known = lru_cache(maxsize=4)(_Known)
 
 
 def online_blocks(n_snapshots: int) -> Iterator[np.ndarray]:
