@@ -7,15 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from loops import U, assert_same, counted_loop, gradient_of, known_scan
 
 import backsweep as bs
 from backsweep.codegen import statistics
 from backsweep.errors import DifferentiationError, LoopError, ScheduleError, ShapeError, TraceError
-from backsweep.runtime import execute
-from backsweep.runtime.journal import AbstractJournal, Event, Point
 from backsweep.schedule import OnlineRun, extra_advances
-
-U = np.sin(np.linspace(0.1, 3, 23))
 
 
 @pytest.fixture(params=["compiled", "python"])
@@ -25,47 +22,10 @@ def executor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     return str(request.param)
 
 
-def _step(u: Any, kappa: Any) -> Any:
-    v = u.copy()
-    v[1:-1] += kappa * (u[2:] - 2 * u[1:-1] + u[:-2]) - 0.02 * u[1:-1] ** 2
-    return v
-
-
-def _loop(n: Any, checkpointing: Any = None) -> Any:
-    """A loss of n steps, found by counting."""
-
-    def loss(u: Any, kappa: Any) -> Any:
-        def step(carry: Any) -> Any:
-            u, k = carry
-            return _step(u, kappa), k + 1
-
-        u, _ = bs.while_loop(lambda c: c[1] < n, step, (u, 0), checkpointing=checkpointing)
-        return np.sum(u**2)
-
-    return loss
-
-
-def _scan(n: int) -> Any:
-    def loss(u: Any, kappa: Any) -> Any:
-        return np.sum(bs.scan(lambda u, _: (_step(u, kappa), None), u, length=n)[0] ** 2)
-
-    return loss
-
-
-def _gradient(loss: Any, u: Any = U) -> Any:
-    return bs.value_and_grad(loss, (0, 1), has_report=True)(u, np.array(0.2))
-
-
-def _assert_same(a: Any, b: Any) -> None:
-    np.testing.assert_array_equal(a[0], b[0])
-    for x, y in zip(a[1], b[1], strict=True):
-        np.testing.assert_array_equal(x, y)
-
-
 @pytest.mark.parametrize("n", [0, 1, 2, 37])
 def test_equals_the_scan(n: int, executor: str) -> None:
-    found = _gradient(_loop(n))
-    _assert_same(found, _gradient(_scan(n)))
+    found = gradient_of(counted_loop(n))
+    assert_same(found, gradient_of(known_scan(n)))
     scan = found[2].scans[0]
     assert (scan.schedule, scan.n_steps, scan.n_reverses) == ("Online", n, n)
     assert scan.executor.startswith("native" if executor == "compiled" else "python")
@@ -73,29 +33,29 @@ def test_equals_the_scan(n: int, executor: str) -> None:
 
 def test_of_many_points_on_threads() -> None:
     u = np.sin(np.linspace(0.1, 30, 40_000))
-    found = _gradient(_loop(50), u)
-    _assert_same(found, _gradient(_scan(50), u))
+    found = gradient_of(counted_loop(50), u)
+    assert_same(found, gradient_of(known_scan(50), u))
 
 
 @pytest.mark.parametrize("snapshots", [1, 2, 5, 50])
 def test_any_number_of_snapshots(snapshots: int, executor: str) -> None:
     request = bs.Checkpointing(snapshots=snapshots)
-    found = _gradient(_loop(60, request))
-    _assert_same(found, _gradient(_loop(60)))
+    found = gradient_of(counted_loop(60, request))
+    assert_same(found, gradient_of(counted_loop(60)))
     assert found[2].n_advances == OnlineRun(60, snapshots).n_advances
     assert found[2].scans[0].n_snapshots == snapshots
 
 
 def test_counts_and_no_compilation_for_another_length() -> None:
-    _gradient(_loop(2.5, bs.Checkpointing(snapshots=2)))
+    gradient_of(counted_loop(2.5, bs.Checkpointing(snapshots=2)))
     before = statistics.compilations
     for s in (1, 2, 3, 7, 20):
         for n in (1, 2, 3, s + 1, 2 * s + 3, (s + 1) * (s + 2) // 2):
-            report = _gradient(_loop(n - 0.5, bs.Checkpointing(snapshots=s)))[2]
+            report = gradient_of(counted_loop(n - 0.5, bs.Checkpointing(snapshots=s)))[2]
             if n <= (s + 1) * (s + 2) // 2:
                 assert report.n_advances == extra_advances(n, s) + 1, (n, s)
             assert (report.n_reverses, report.scans[0].n_steps) == (n, n)
-    report = _gradient(_loop(2999.5, bs.Checkpointing(snapshots=6)))[2]
+    report = gradient_of(counted_loop(2999.5, bs.Checkpointing(snapshots=6)))[2]
     assert report.n_advances == OnlineRun(3000, 6).n_advances
     assert statistics.compilations == before
 
@@ -103,10 +63,10 @@ def test_counts_and_no_compilation_for_another_length() -> None:
 def test_second_pullback(executor: str) -> None:
     for n in (0, 1, 40):
         request = bs.Checkpointing(snapshots=4)
-        value, pullback = bs.vjp(_loop(n, request), U, np.array(0.2))
-        expected = _gradient(_scan(n))
+        value, pullback = bs.vjp(counted_loop(n, request), U, np.array(0.2))
+        expected = gradient_of(known_scan(n))
         for _ in range(3):
-            _assert_same((value, pullback(np.float64(1))), expected)
+            assert_same((value, pullback(np.float64(1))), expected)
         pullback.close()
 
 
@@ -200,7 +160,7 @@ def test_adaptive_runge_kutta(executor: str) -> None:
 
 
 def test_forward_mode(executor: str) -> None:
-    loop, scan, dots = _loop(30), _scan(30), (np.cos(U), np.array(0.7))
+    loop, scan, dots = counted_loop(30), known_scan(30), (np.cos(U), np.array(0.7))
     args = (U, np.array(0.2))
     expected = bs.jvp(scan, args, dots)
     assert bs.jvp(loop, args, dots) == expected
@@ -212,14 +172,14 @@ def test_forward_mode(executor: str) -> None:
 def test_second_derivatives(executor: str) -> None:
     args, dots = (U, np.array(0.2)), (np.cos(U), np.array(0.7))
     for request in (None, bs.Checkpointing(snapshots=3)):
-        found = bs.hvp(_loop(25, request), args, dots)
-        expected = bs.hvp(_scan(25), args, dots)
+        found = bs.hvp(counted_loop(25, request), args, dots)
+        expected = bs.hvp(known_scan(25), args, dots)
         for x, y in zip((*found[0], *found[1]), (*expected[0], *expected[1]), strict=True):
             np.testing.assert_array_equal(x, y)
 
 
 def test_reverse_over_reverse_is_refused() -> None:
-    gradient = bs.grad(_loop(3))
+    gradient = bs.grad(counted_loop(3))
     with pytest.raises(DifferentiationError, match="through a scan or a loop"):
         bs.grad(lambda u: np.sum(gradient(u, np.array(0.2))))(U)
 
@@ -302,124 +262,6 @@ def test_components_that_are_handed_on() -> None:
     np.testing.assert_array_equal(bs.grad(loop)(u), bs.grad(scan)(u))
 
 
-# --------------------------------------------------------------------------- loops in programs
-
-
-def _nested(u: Any) -> Any:
-    """A loop in the step of a scan, and one in the step of a loop."""
-
-    def halve(u: Any) -> Any:
-        return bs.while_loop(lambda v: np.sum(v * v) > 1, lambda v: 0.5 * np.sin(v), u)
-
-    u, ys = bs.scan(lambda u, x: (x * halve(u), np.sum(u)), u, np.array([1.5, 2.5, 3.5]))
-    u, _ = bs.while_loop(lambda c: c[1] < 3, lambda c: (1.7 * halve(c[0]), c[1] + 1), (u, 0))
-    return np.sum(u**2) + np.sum(ys)
-
-
-def test_loops_inside_steps() -> None:
-    u = np.array([0.5, 1.0, 2.0])
-    value, gradient, report = bs.value_and_grad(_nested, has_report=True)(u)
-    assert "while_loop inside the step" in report.scans[0].executor
-    h = 1e-6
-    numeric = [(_nested(u + h * e) - _nested(u - h * e)) / (2 * h) for e in np.eye(3)]
-    np.testing.assert_allclose(gradient, numeric, rtol=1e-6)
-    np.testing.assert_allclose(bs.jvp(_nested, (u,), (u,))[1], np.dot(gradient, u), rtol=1e-10)
-
-
-def test_in_items_of_a_sum_and_beside_scans() -> None:
-    def loss(u: Any) -> Any:
-        total = bs.sum_over([3, 5], lambda n: _loop(n)(u, np.array(0.2)))
-        return total + _scan(4)(u, np.array(0.2))
-
-    single = [bs.grad(f)(U, np.array(0.2)) for f in (_scan(3), _scan(5), _scan(4))]
-    np.testing.assert_allclose(bs.grad(loss)(U), sum(single), rtol=1e-13)
-
-
-def test_plan_says_that_the_length_is_unknown() -> None:
-    forecast = bs.plan(_loop(7))(U, np.array(0.2))
-    assert "number of steps unknown" in str(forecast)
-    assert forecast.scans[0].schedule == "Online"
-    measured = bs.plan(lambda u: _loop(7)(u, 0.2) + _scan(9)(u, 0.2), measure=True)(U)
-    assert [s.n_steps for s in measured.scans] == [-1, 9]
-
-
-def test_fori_loop() -> None:
-    def loss(x: Any) -> Any:
-        return bs.fori_loop(2, 5, lambda i, c: c * i + x, x)
-
-    assert bs.value_and_grad(loss)(1.0) == (2 * 3 * 4 + 3 * 4 + 4 + 1, 41.0)
-    assert bs.fori_loop(3, 3, lambda i, c: c + i, 7) == 7
-
-
-# --------------------------------------------------------------------------- resuming
-
-
-class _Killed(Exception):
-    pass
-
-
-class _KilledEvent(Event):
-    """Raises at the n-th offer, after it has noted the point; or hands out what is noted."""
-
-    def __init__(self, noted: dict[int, Any], number: int, left: list[int]) -> None:
-        self.noted, self.number, self.left = noted, number, left
-
-    def results(self) -> Any:
-        return self.noted.get(self.number) if self.number in self.noted else None
-
-    def point(self) -> Point | None:
-        notes, arrays = self.noted.get(-self.number, (None, None))
-        return Point(notes, arrays) if notes is not None else None
-
-    def offer(self, capture: Any) -> None:
-        self.left[0] -= 1
-        if self.left[0] == 0:
-            notes, arrays = capture()
-            self.noted[-self.number] = notes, {k: np.array(a) for k, a in arrays.items()}
-            raise _Killed
-
-    def finish(self, results: Any) -> None:
-        self.noted[self.number] = [np.array(a) for a in results]
-
-
-class _KilledJournal(AbstractJournal):
-    def __init__(self, noted: dict[int, Any], n_offers: int) -> None:
-        self.noted, self.left, self.n = noted, [n_offers], 0
-
-    def event(self) -> Event:
-        self.n += 1
-        return _KilledEvent(self.noted, self.n, self.left)
-
-
-@pytest.mark.parametrize("snapshots", [1, 4])
-def test_goes_on_after_a_kill(
-    snapshots: int, executor: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Forward and reverse, at every offer of a durable point."""
-    request = bs.Checkpointing(snapshots=snapshots)
-    n = 400 if executor == "compiled" else 12
-    expected = _gradient(_loop(n, request))
-    resumed = []
-    for n_offers in range(1, 60):
-        noted: dict[int, Any] = {}
-        finished = True
-        for offers in (n_offers, 10**9):
-            journal = _KilledJournal(noted, offers)
-            handlers = partial(execute.Handlers, journal=journal)
-            with monkeypatch.context() as patch:
-                patch.setattr(execute, "Handlers", handlers)
-                try:
-                    found = _gradient(_loop(n, request))
-                except _Killed:
-                    finished = False
-        _assert_same(found, expected)
-        if finished:
-            break
-        resumed.append(found[2].scans[0].resumed_at)
-    assert any("of a loop" in text for text in resumed)
-    assert any("steps reversed" in text for text in resumed)
-
-
 # --------------------------------------------------------------------------- wrong use
 
 
@@ -463,9 +305,9 @@ def test_wrong_condition() -> None:
 
 def test_what_needs_the_number_of_steps_is_refused(tmp_path: Any) -> None:
     with pytest.raises(ScheduleError, match="schedule='binomial' needs the number of steps"):
-        _gradient(_loop(3, bs.Checkpointing(schedule="binomial", snapshots=3)))
+        gradient_of(counted_loop(3, bs.Checkpointing(schedule="binomial", snapshots=3)))
     disk = bs.Checkpointing(disk="1 MB", directory=str(tmp_path))
     with pytest.raises(ScheduleError, match="disk= needs the number of steps"):
-        _gradient(_loop(3, disk))
+        gradient_of(counted_loop(3, disk))
     with pytest.raises(ScheduleError, match="smaller than one state"):
-        _gradient(_loop(3, bs.Checkpointing(memory=10)))
+        gradient_of(counted_loop(3, bs.Checkpointing(memory=10)))

@@ -75,7 +75,10 @@ class TracedStep:
         try:
             yield
         except Exception as error:
-            error.add_note(f"in step {n} of a scan of {self.shape.length} steps")
+            length = self.shape.length
+            error.add_note(
+                f"in step {n} of a {f'scan of {length} steps' if length >= 0 else 'loop'}"
+            )
             raise
 
 
