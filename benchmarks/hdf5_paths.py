@@ -69,18 +69,24 @@ def write_template(path: Path, u: np.ndarray) -> None:
         file["u"].write_direct(u)
 
 
-def write_raw(path: Path, u: np.ndarray, reserves: bool = True) -> None:
+def write_raw(path: Path, u: np.ndarray, reserves: bool = True, piece: int = CHUNK) -> None:
     image = make_image(Layout(("u",), (u.shape,), (u.dtype,)))
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     if reserves:
         reserve(fd, image.file_nbytes)
-    write_at(fd, memoryview(u.view(np.uint8)), image.fields[0].start)
+    data, start = memoryview(u.view(np.uint8)), image.fields[0].start
+    for i in range(0, len(data), piece):
+        write_at(fd, data[i : i + piece], start + i)
     write_at(fd, image.head, 0)
     os.close(fd)
 
 
 def write_raw_unreserved(path: Path, u: np.ndarray) -> None:
     write_raw(path, u, reserves=False)
+
+
+def write_raw_whole(path: Path, u: np.ndarray) -> None:
+    write_raw(path, u, piece=u.nbytes)
 
 
 def read_h5py(path: Path, u: np.ndarray) -> None:
@@ -101,8 +107,9 @@ WRITES: dict[str, Work] = {
     "h5py contiguous, libver latest": write_latest,
     "h5py direct chunk writes of 1 MiB": write_chunks,
     "template filled in by HDF5 (0002)": write_template,
-    "raw writes into an image": write_raw_unreserved,
-    "the same, space reserved": write_raw,
+    "raw writes into an image, not reserved": write_raw_unreserved,
+    "raw writes, reserved, in one piece": write_raw_whole,
+    "raw writes, reserved, pieces of 1 MiB": write_raw,
 }
 READS: dict[str, Work] = {"h5py read_direct": read_h5py, "raw reads": read_raw}
 

@@ -27,9 +27,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what takes minutes, unless asked for by --all or a -m of the caller."""
-    if config.getoption("--all") or "slow_all" in config.getoption("-m"):
-        return
-    left_out = [item for item in items if item.get_closest_marker("slow_all")]
+    marks = {"slow_all", "faults"} - {
+        m for m in ("slow_all", "faults") if m in config.getoption("-m")
+    }
+    if config.getoption("--all"):
+        marks.discard("slow_all")
+    left_out = [item for item in items if any(map(item.get_closest_marker, marks))]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in set(left_out)]
 

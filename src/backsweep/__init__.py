@@ -6,12 +6,12 @@ from backsweep.api.derivatives import (
     hvp,
     jvp,
     linearize,
-    plan,
     value_and_grad,
     vjp,
 )
 from backsweep.api.external import external_step
 from backsweep.api.loops import fori_loop, while_loop
+from backsweep.api.planning import plan
 from backsweep.api.pullback import Pullback
 from backsweep.api.scans import jit, scan
 from backsweep.api.structure import checkpoint, remat, stop_gradient, sum_over

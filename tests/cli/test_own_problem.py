@@ -79,10 +79,10 @@ def test_more_ranks_than_items(backsweep):
 def test_plan_runs_nothing(backsweep):
     done = backsweep("plan", RUN, "--set", "checkpointing.snapshots=20")
     assert done.code == 0, done.err
-    assert "Binomial, 20 snapshots, native" in done.out
-    assert "600 per item" in done.out
+    assert "Binomial: 20 snapshots were asked for" in done.out
+    assert "600 reverse steps" in done.out
     binomial = Binomial(600, 20)
-    assert f"{binomial.n_advances} per item" in done.out
+    assert f"advances     {binomial.n_advances} (" in done.out
     assert binomial.n_advances > 1200
 
 

@@ -42,9 +42,9 @@ def assert_intact(directory):
         with HDF5Store(directory / "snapshots", LAYOUT, keep=True, adopt=True) as store:
             out = values(-1)
             held = store.keys()
-        for key in held:
-            store.get(key, out)
-            assert all(np.array_equal(*pair) for pair in zip(out, values(key), strict=True))
+            for key in held:
+                store.get(key, out)
+                assert all(np.array_equal(*pair) for pair in zip(out, values(key), strict=True))
     generation = 0
     if (directory / "points").exists():
         with DurableFolder(directory / "points", IDENTITY) as folder:

@@ -16,6 +16,7 @@ def test_layouts_are_values():
     a = Layout(["u"], [[np.int64(3), 4]], ["f4"], units=["Pa"])
     b = Layout(("u",), ((3, 4),), (np.float32,), units=("Pa",))
     assert a == b and hash(a) == hash(b)
+    assert Layout(["u"], [[3]], ["f4"], dimensions=[["x"]], dt=1).dimensions == (("x",),)
     assert a.nbytes == 48 and a.field_nbytes == (48,)
 
 
@@ -28,6 +29,9 @@ def test_layouts_are_values():
         (([""], [()], ["f4"]), "cannot name"),
         ((["u"], [()], [object]), "dtype object"),
         ((["u"], [()], ["f4"], ["m", "s"]), "2 units"),
+        ((["backsweep"], [()], ["f4"]), "'backsweep' cannot name"),
+        ((["u"], [(2, 3)], ["f4"], [], "", [["x"]]), "do not name each axis"),
+        ((["u"], [(2,)], ["f4"], [], "", [["x"], ["y"]]), "do not name each axis"),
     ],
 )
 def test_layouts_that_cannot_be_stored(arguments, message):

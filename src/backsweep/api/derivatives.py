@@ -27,7 +27,6 @@ from backsweep.passes.jvp import instantiate
 from backsweep.passes.linearize import transpose_equations
 from backsweep.runtime.execute import run_program, unaliased
 from backsweep.runtime.fingerprint import fingerprint
-from backsweep.runtime.forecast import Forecast, forecast
 from backsweep.runtime.report import Report
 from backsweep.trace.tracing import active_trace
 
@@ -155,44 +154,6 @@ def value_and_grad(
         return out, gradient, report
 
     return evaluated
-
-
-def plan(
-    function: Callable[..., Any], argnums: Argnums = 0, *, measure: bool = False
-) -> Callable[..., Forecast]:
-    """A function that tells what `value_and_grad` would cost, and runs nothing of it.
-
-    Parameters
-    ----------
-    function, argnums
-        As for `value_and_grad`. It is traced; values of arguments do not matter.
-    measure : bool
-        Run some steps of each scan with made-up values, for predicted seconds. Compiles.
-
-    Returns
-    -------
-    callable
-        Returns a `Forecast`, which prints as a table: for each scan the schedule and why,
-        snapshots and work arrays in bytes, advances and reverse steps, seconds, and what half and
-        twice the memory would do; and the peak of the whole process.
-
-    Examples
-    --------
-    >>> def loss(u):
-    ...     budget = bs.Checkpointing(snapshots=20)
-    ...     u, _ = bs.scan(lambda u, _: (np.sin(u), None), u, length=1000, checkpointing=budget)
-    ...     return np.sum(u)
-    >>> bs.plan(loss)(np.ones(5)).n_advances
-    2748
-    """
-    gradient = value_and_grad(function, argnums)
-
-    def planned(*args: Any) -> Forecast:
-        leaves, tree = flatten(tuple(args))
-        traced = trace_function(gradient, [type_of(leaf) for leaf in leaves], tree)
-        return forecast(traced.program, measure=measure)
-
-    return planned
 
 
 def _unwrapped(value: Any) -> Any:

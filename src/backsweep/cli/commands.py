@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from backsweep import config
-from backsweep.api.derivatives import plan
 from backsweep.cli import interrupt
 from backsweep.cli.job import Job, open_job
-from backsweep.cli.output import EvaluationProgress, console, print_rows, print_summary
+from backsweep.cli.output import EvaluationProgress, console, print_summary
 from backsweep.cli.pictures import check_picture, draw_result
 from backsweep.cli.results import Saver, check_target, data_variables, run_attributes
 from backsweep.comm import agreement
@@ -22,8 +21,7 @@ from backsweep.inverse.evaluate import Evaluator
 from backsweep.inverse.history import History
 from backsweep.inverse.invert import check_inversion, invert
 from backsweep.problems.files import read_array
-from backsweep.runtime.checkpointing import default_checkpointing, format_bytes
-from backsweep.runtime.memory import available_bytes
+from backsweep.runtime.checkpointing import default_checkpointing
 from backsweep.storage.results import write_result
 from backsweep.testing import CheckError, check_transpose, check_vjp, taylor_test
 
@@ -139,57 +137,6 @@ def _parameters(job: Job, model: str) -> dict[str, Any]:
                 f"--model {model}: {name} has shape {value.shape}, {start[name].shape} is needed"
             )
     return {name: value.astype(start[name].dtype) for name, value in found.items()}
-
-
-def print_plan(path: Path, changes: Sequence[str]) -> None:
-    """The command `plan`. Collective: every rank must call."""
-    job = open_job(path, changes)
-    with agreement(job.comm):
-        inversion = job.run.inversion()
-        check_inversion(job.described, inversion)
-        Evaluator(job.described, job.comm)
-    if not job.comm.is_root:
-        return
-    problem, n_items = job.problem, len(job.problem.items)
-    start = job.described.start
-    # Data need not be read or made: all steps are in the simulation.
-    with default_checkpointing(job.checkpointing):
-        report = plan(
-            lambda p: (
-                np.sum(np.abs(problem.simulate(p, problem.items[0])))
-                if hasattr(problem, "simulate")
-                else problem.misfit(p, problem.items[0])
-            )
-        )(start)
-    n_steps = sum(s.n_steps for s in report.scans)
-    held = sum(s.snapshot_bytes_memory for s in report.scans)
-    on_disk = sum(s.snapshot_bytes_disk for s in report.scans)
-    n_evaluations = sum(stage.evaluations for stage in inversion.stages)
-    n_gradients = n_evaluations * n_items
-    arrays = ", ".join(f"{name} {value.shape} {value.dtype}" for name, value in start.items())
-    rows = [
-        ("parameters", arrays),
-        ("items", f"{n_items}, on {job.comm.size} rank(s) of {config.n_threads()} thread(s)"),
-        ("steps", f"{n_steps} per item"),
-    ]
-    rows += [
-        ("schedule", f"{s.schedule}, {s.n_snapshots} snapshots, {s.executor}") for s in report.scans
-    ]
-    per_step = report.n_advances / max(1, n_steps)
-    rows += [
-        ("snapshots", f"{format_bytes(held)} in memory, {format_bytes(on_disk)} on disk, per rank"),
-        ("every state", format_bytes(sum(s.all_bytes for s in report.scans))),
-        ("advances", f"{report.n_advances} per item: {per_step:.2f} per step"),
-        ("reverse steps", f"{report.n_reverses} per item"),
-        (
-            "whole run",
-            f"at most {n_evaluations} evaluations of all items: "
-            f"{n_gradients * report.n_advances} advances, {n_gradients * report.n_reverses} "
-            "reverse steps",
-        ),
-        ("memory left", f"{format_bytes(available_bytes())} per rank; data and work come on top"),
-    ]
-    print_rows(rows)
 
 
 def check_gradient(path: Path, changes: Sequence[str], item: int) -> None:

@@ -69,11 +69,17 @@ def forward(
 
 
 @app.command()
-def plan(run: RunPath, changes: Changes = None) -> None:
-    """Tell what a gradient will cost, in bytes and steps, and run nothing."""
-    from backsweep.cli.commands import print_plan
+def plan(
+    run: RunPath,
+    changes: Changes = None,
+    sweep: Annotated[
+        Path | None, typer.Option(help="Draw time against memory to this file (.png).")
+    ] = None,
+) -> None:
+    """Tell what a gradient will cost: bytes, steps, seconds. Only trial steps are run."""
+    from backsweep.cli.plans import print_plan
 
-    _guarded(print_plan, run, changes or [])
+    _guarded(print_plan, run, changes or [], sweep)
 
 
 @app.command()

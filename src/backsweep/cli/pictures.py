@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,13 +77,7 @@ def draw_result(result: Path, picture: Path) -> Path:
     ResultError
         If matplotlib is missing or the picture cannot be written.
     """
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot as plt
-    except ImportError as error:
-        raise ResultError("pictures need matplotlib: pip install 'backsweep[plot]'") from error
+    plt = _pyplot()
     variables, attributes = read_result(result)
     panels = _panels(variables)
     if not panels:
@@ -112,6 +106,18 @@ def draw_result(result: Path, picture: Path) -> Path:
     finally:
         plt.close(figure)
     return picture
+
+
+def _pyplot() -> Any:
+    """matplotlib, without a window."""
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot as plt
+    except ImportError as error:
+        raise ResultError("pictures need matplotlib: pip install 'backsweep[plot]'") from error
+    return plt
 
 
 def _panels(variables: dict[str, Variable]) -> list[_Panel]:
@@ -238,3 +244,51 @@ def _misfit(variables: dict[str, Variable]) -> _Panel:
             axis.legend(fontsize="small")
 
     return _Panel("misfit", draw)
+
+
+def draw_budgets(
+    rows: Sequence[tuple[int, int, float]],
+    picture: Path,
+    *,
+    now: int = 0,
+    measured: Sequence[tuple[int, float]] = (),
+) -> None:
+    """Predicted time against memory.
+
+    Parameters
+    ----------
+    rows : sequence of (bytes, advances, seconds)
+    picture : Path
+    now : int
+        A budget that is marked [bytes].
+    measured : sequence of (bytes, seconds)
+        Drawn as points.
+
+    Raises
+    ------
+    ResultError
+        If matplotlib is missing or the picture cannot be written.
+    """
+    plt = _pyplot()
+    figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+    budgets, seconds = [r[0] for r in rows], [r[2] for r in rows]
+    axis.step(
+        budgets, seconds, where="post", color="C0", label="theory: binomial, from trial steps"
+    )
+    if measured:
+        axis.plot(*zip(*measured, strict=True), "o", color="C3", label="measured")
+    if budgets[0] <= now <= budgets[-1]:
+        axis.axvline(now, color="0.6", lw=1)
+        axis.annotate(
+            "run file", (now, max(seconds)), color="0.4", ha="right", rotation=90, va="top"
+        )
+    axis.set(xscale="log", xlabel="memory for snapshots [bytes]", ylabel="gradient [s]")
+    axis.set_ylim(0, min(max(seconds), 6 * min(seconds)) * 1.05)
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False)
+    try:
+        figure.savefig(picture, dpi=110)
+    except OSError as error:
+        raise ResultError(f"the picture {picture} could not be written: {error}") from error
+    finally:
+        plt.close(figure)

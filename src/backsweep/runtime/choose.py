@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from backsweep.errors import BudgetError, ScheduleError
 from backsweep.runtime.checkpointing import Checkpointing, format_bytes
+from backsweep.runtime.rows import ROWS_PER_TABLE, compiled_fill
 from backsweep.schedule import (
+    DISCARD,
+    ROW_WIDTH,
     AbstractSchedule,
     Binomial,
     Mixed,
@@ -15,8 +20,15 @@ from backsweep.schedule import (
     OnlineRun,
     StoreAll,
     beta,
+    extra_advances,
     from_checkpoint_schedules,
 )
+
+FILE_SECONDS, FILE_RATE = 1e-3, 1e9
+"""Of a snapshot on disk: seconds for the file, and bytes per second (decision 0013)."""
+
+MAX_COUNTED = 20_000
+"""Steps of the run on which disk traffic is counted."""
 
 BUFFERS = 3
 """States in the buffers of disk traffic: two that are written, one that is read ahead."""
@@ -39,12 +51,15 @@ class Demand:
         One state on disk.
     all_bytes : int
         All states, components that are handed on once.
+    advance_seconds : float
+        About what a step takes; infinite where it is not known, so that the disk is worth it.
     """
 
     n_steps: int
     slot_bytes: int
     file_bytes: int
     all_bytes: int
+    advance_seconds: float = float("inf")
 
     def least(self, repetition: int) -> int:
         """Bytes in memory with which no step is advanced more often than that."""
@@ -126,7 +141,11 @@ def choose(request: Checkpointing, demand: Demand, memory: int, disk: int) -> Ch
     else:
         _check_number(in_memory, demand, memory)
     s = min(in_memory, most)
-    n_disk = min(most - s, disk // max(1, demand.file_bytes)) if request.uses_disk else 0
+    n_disk = 0
+    if request.uses_disk:
+        n_disk = min(most - s, disk // max(1, demand.file_bytes))
+        if name == "auto" and request.snapshots is None:
+            n_disk = _worth_it(demand, s, n_disk)
     if most > 1 and n_disk == 0 and memory < demand.slot_bytes and request.snapshots is None:
         _check_number(0, demand, max(memory, disk))
     if name == "store_all" and s + n_disk < n - 1:
@@ -138,6 +157,40 @@ def choose(request: Checkpointing, demand: Demand, memory: int, disk: int) -> Ch
     if n_disk == 0:
         return Choice(Binomial(n, s), s - 1)
     return Choice(Multistage(n, s - 1, n_disk + 1), s - 1, n_disk, n_buffers)
+
+
+def _worth_it(demand: Demand, s: int, most: int) -> int:
+    """How many snapshots on disk cost least time, besides `s` in memory.
+
+    Of 0, 1, 3, 7, ... and `most`. Files of small states take longer than the steps that they save.
+    """
+    n, each = demand.n_steps, FILE_SECONDS + demand.file_bytes / FILE_RATE
+    known = demand.advance_seconds
+    if known == float("inf") or most == 0:
+        return most
+
+    def seconds(n_disk: int) -> float:
+        advances = extra_advances(n, s + n_disk) * known
+        return advances + (disk_transfers(n, s, n_disk) * each if n_disk else 0.0)
+
+    candidates = [2**k - 1 for k in range(most.bit_length()) if 2**k - 1 < most]
+    return min((*candidates, most), key=seconds)
+
+
+def disk_transfers(n: int, s: int, n_disk: int) -> float:
+    """Snapshots written to and read from disk, about; counted on a shorter run where it is long."""
+    m = min(n, MAX_COUNTED)
+    part = m / n
+    on_disk = max(1, round(n_disk * part))
+    schedule = Multistage(m, max(1, round(s * part)) if part < 1 else s, on_disk + 1)
+    (stack, head), n_rows = schedule.start(), 1
+    table, count = np.empty((ROWS_PER_TABLE, ROW_WIDTH), np.int64), 0
+    while n_rows:
+        n_rows = compiled_fill()(stack, head, table)
+        rows = table[:n_rows]
+        is_disk = (rows[:, 3] >= 0) & (rows[:, 3] <= on_disk) & (rows[:, 1] > 0)
+        count += int(np.sum(is_disk & (rows[:, 0] != DISCARD)))
+    return count / part
 
 
 def _check_number(s: int, demand: Demand, memory: int) -> None:

@@ -9,8 +9,7 @@ needs where code is not in the cache yet.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -230,8 +229,7 @@ def _sweeps(program: Program, plans: Mapping[int, ScanPlan]) -> dict[int, _Sweep
     """All scans with a trajectory, by the id of their forward equation."""
     found: dict[int, _Sweep] = {}
     for part in (program, *items_of(program)):
-        reverses = [e for e in part.equations if e.primitive.name.endswith("_reverse")]
-        consumers = {e.inputs[0]: e for e in reverses}
+        consumers = {e.inputs[0]: e for e in part.equations if "_reverse" in e.primitive.name}
         for eqn in part.equations:
             if id(eqn) in plans:
                 found[id(eqn)] = _Sweep(plans[id(eqn)], eqn, consumers.get(eqn.outputs[-1]))
@@ -334,15 +332,17 @@ def trial(forward: Equation, reverse: Equation, plan: ScanPlan) -> Rates:
     """Measure seconds per step of both halves of a scan, on some steps with made-up values."""
     n, m = plan.demand.n_steps, min(8, plan.demand.n_steps)
     while True:
-        seconds, rates = _run_trial(forward, reverse, plan, m)
-        if m >= n or seconds > TRIAL_SECONDS / 3:
-            break
-        m = min(n, m * max(2, int(TRIAL_SECONDS / max(seconds, 1e-5))))
-    # Once more: the first run touches fresh memory.
-    return min((rates, _run_trial(forward, reverse, plan, m)[1]), key=lambda r: r.reverse)
+        _run_trial(forward, reverse, plan, m)  # touches fresh memory, loads code
+        report, rates = _run_trial(forward, reverse, plan, m)
+        seconds = report.forward_seconds
+        if m >= n or seconds > TRIAL_SECONDS / 2:
+            return rates
+        m = min(n, m * min(16, max(2, int(TRIAL_SECONDS / max(seconds, 1e-6)))))
 
 
-def _run_trial(forward: Equation, reverse: Equation, plan: ScanPlan, m: int) -> tuple[float, Rates]:
+def _run_trial(
+    forward: Equation, reverse: Equation, plan: ScanPlan, m: int
+) -> tuple[ScanReport, Rates]:
     p, q = dict(forward.params) | {"length": m}, dict(reverse.params) | {"length": m}
     shape = scan_shape(p)
     step = p["step"]
@@ -356,7 +356,6 @@ def _run_trial(forward: Equation, reverse: Equation, plan: ScanPlan, m: int) -> 
         choice = Choice(StoreAll(m), 0)
     report = ScanReport()
     short = replace(plan, choice=choice, demand=replace(plan.demand, n_steps=m))
-    begin = time.perf_counter()
     results = run_scan_forward(p, args, report, short)
     track = results[-1]
     out_carry, ys = shape.split_outputs(step.out_types)
@@ -373,7 +372,7 @@ def _run_trial(forward: Equation, reverse: Equation, plan: ScanPlan, m: int) -> 
     advance = report.forward_seconds / m
     extra = report.n_advances - m
     rates = Rates(advance, max(0.0, report.reverse_seconds - extra * advance) / m)
-    return time.perf_counter() - begin, rates
+    return report, rates
 
 
 def _made_up(type: ArrayType, value: float) -> np.ndarray:
@@ -381,19 +380,21 @@ def _made_up(type: ArrayType, value: float) -> np.ndarray:
     return np.full(type.shape, value if kind in "fc" else 0, type.dtype)
 
 
-def sweep_budgets(program: Program, budgets: Sequence[int]) -> list[tuple[int, int, float]]:
-    """(bytes, advances, seconds) of the first scan for each budget, from one trial."""
-    plans = plan_program(program)
-    sweep = next(s for s in _sweeps(program, plans).values() if s.plan.demand.n_steps >= 0)
-    assert sweep.reverse is not None
-    rates = trial(sweep.forward, sweep.reverse, sweep.plan)
+def sweep_budgets(program: Program, n_budgets: int) -> list[tuple[int, int, float]]:
+    """(bytes, advances, seconds) of the first scan with budgets from one state to all states."""
+    known = _sweeps(program, plan_program(program)).values()
+    sweep = next((s for s in known if s.plan.demand.n_steps >= 0), None)
+    if sweep is None:
+        return []
+    request, demand = sweep.plan.request, sweep.plan.demand
+    request = replace(request, schedule="auto", snapshots=None, disk=None, resume=False)
+    request = replace(request, directory=None, scratch=None)
+    rates = trial(sweep.forward, sweep.reverse, sweep.plan) if sweep.reverse is not None else None
     rows = []
-    for budget in budgets:
-        choice = try_budget(sweep.plan.request, sweep.plan, budget)
+    for budget in np.geomspace(demand.slot_bytes, demand.all_bytes, n_budgets).astype(int).tolist():
+        choice = try_budget(request, sweep.plan, budget + 1)
         if choice is not None:
             n = choice.schedule.n_advances
-            rows.append((budget, n, rates.seconds(n, sweep.plan.demand.n_steps)))
+            seconds = rates.seconds(n, demand.n_steps) if rates is not None else float("nan")
+            rows.append((budget, n, seconds))
     return rows
-
-
-__all__ = ["Forecast", "Rates", "ScanForecast", "forecast", "sweep_budgets", "trial"]

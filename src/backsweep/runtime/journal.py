@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from backsweep import config
-from backsweep.errors import ScheduleError
+from backsweep.errors import ScheduleError, SnapshotError
 from backsweep.ir import Equation, Program, program_hash
 from backsweep.runtime import stop
 from backsweep.runtime.checkpointing import Checkpointing
@@ -109,7 +110,8 @@ class Journal(AbstractJournal):
         self._unsaved: dict[int, list[np.ndarray]] = {}
         self._begin = self._last = time.monotonic()
         point = folder.latest()
-        self._done = set(point.notes["done"]) if point is not None else set()
+        done: Any = point.notes["done"] if point is not None else []
+        self._done: set[int] = set(done)
         self._point = point
 
     def event(self) -> Event:
@@ -129,7 +131,7 @@ class Journal(AbstractJournal):
         if point is None or point.notes["event"] != number:
             self._point = point
             return None
-        return Point(point.notes, point.arrays)
+        return Point(point.notes, point.arrays())
 
     def offer(self, number: int, capture: Capture) -> None:
         """Save a durable point if it is time to, and stop if that was asked for."""
@@ -146,11 +148,12 @@ class Journal(AbstractJournal):
 
     def complete(self) -> None:
         """The gradient is there: nothing of the run stays in the folder."""
-        self.folder.clear()
         folder = self.request.snapshot_folder
+        # Of earlier runs with other budgets: this one's are gone.
         for path in Path(folder or ".").glob(f"*snapshot-{self.identity}-*"):
             with suppress(OSError):
                 path.unlink()
+        self.folder.clear()
 
     def _is_due(self) -> bool:
         now = time.monotonic()
@@ -158,16 +161,29 @@ class Journal(AbstractJournal):
         return bool(stop.requested()) or now - self._last >= interval
 
     def _save(self, number: int, notes: Notes, arrays: Mapping[str, np.ndarray]) -> None:
+        """Without room for it the run goes on, unless it is asked to stop."""
+        self._last = time.monotonic()
+        try:
+            self._write(number, notes, arrays)
+        except SnapshotError as error:
+            if stop.requested():
+                raise
+            warnings.warn(f"{error}; the run goes on without it", RuntimeWarning, stacklevel=2)
+            return
+        if stop.requested():
+            raise stop.stopped(str(self.folder.directory))
+
+    def _write(self, number: int, notes: Notes, arrays: Mapping[str, np.ndarray]) -> None:
         for event, results in self._unsaved.items():
+            if event in self._done:
+                continue
             self.folder.attach(
                 f"event-{event}", {f"result{k}": np.asarray(a) for k, a in enumerate(results)}
             )
-        self._done |= set(self._unsaved)
+            self._done.add(event)
         self._unsaved.clear()
-        self.folder.save(arrays, notes | {"event": number, "done": sorted(self._done)})
-        self._last = time.monotonic()
-        if stop.requested():
-            raise stop.stopped(str(self.folder.directory))
+        about: dict[str, Any] = notes | {"event": number, "done": sorted(self._done)}
+        self.folder.save(arrays, about)
 
 
 class _JournalEvent(Event):

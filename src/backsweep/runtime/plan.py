@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backsweep import config
+from backsweep.codegen.step import NotLowerable
 from backsweep.codegen.sweep_source import find_chains
 from backsweep.ir import ArrayType, Equation, Program
 from backsweep.passes.external import all_equations, external_steps
@@ -15,7 +16,7 @@ from backsweep.primitives.control import ScanShape, scan_shape
 from backsweep.runtime.arrays import round_up
 from backsweep.runtime.checkpointing import Checkpointing, effective
 from backsweep.runtime.choose import MOST_ONLINE, Choice, Demand, share
-from backsweep.runtime.compiled import residual_plan
+from backsweep.runtime.compiled import compile_forward, residual_plan, threads_for
 from backsweep.runtime.report import ScanReport
 from backsweep.schedule import AbstractSchedule
 
@@ -90,9 +91,24 @@ class ScanPlan:
         return report
 
 
+SECONDS_PER_OPERATION = 3e-10
+"""Of a scalar operation of a compiled step on one thread: about, for arrays in the caches."""
+
+
+def _advance_seconds(step: Program, shape: ScanShape) -> float:
+    if why_python(step):
+        return float("inf")
+    try:
+        work = compile_forward(step, shape.any_length, in_place=False).work
+    except NotLowerable:
+        return float("inf")
+    return work * SECONDS_PER_OPERATION / threads_for(work, config.n_threads())
+
+
 def demand_of(params: Any) -> Demand:
-    """Bytes that the trajectory of a scan_forward may take."""
+    """What the trajectory of a scan_forward may take."""
     step, shape = params["step"], scan_shape(params)
+    uses_disk = effective(params.get("checkpointing")).uses_disk
     types = carry_types(step, shape)
     slot_bytes = sum(round_up(t.nbytes) for t in types)
     is_known = shape.length >= 0
@@ -101,6 +117,7 @@ def demand_of(params: Any) -> Demand:
         slot_bytes,
         sum(t.nbytes for t in types),
         contiguous_bytes(step, shape) if is_known else MOST_ONLINE * slot_bytes,
+        _advance_seconds(step, shape) if uses_disk else float("inf"),
     )
 
 

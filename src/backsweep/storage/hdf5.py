@@ -4,7 +4,7 @@ What a file holds is said in `storage.image`. It is written under a temporary na
 its space is reserved first, so that a full disk is met before anything is written. Nothing is
 synced: a snapshot can be recomputed. HDF5 itself is needed once, when the store is made: reads
 and writes are plain system calls, during which other threads run (`storage.background`).
-See docs/decisions/0012-raw-writes-into-an-hdf5-image.md.
+See docs/decisions/0013-raw-writes-into-an-hdf5-image.md.
 """
 
 from __future__ import annotations

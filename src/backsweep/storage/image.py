@@ -13,7 +13,7 @@ Numbers of a file are small datasets and no attributes, since object headers hav
     backsweep/crc32         uint32 per field, in the order of its attribute ``fields``
 
 and constant are the attributes ``format_version`` and ``program`` of the file, ``units`` and
-``DIMENSION_LABELS`` of the fields. See docs/decisions/0012-raw-writes-into-an-hdf5-image.md.
+``DIMENSION_LABELS`` of the fields. See docs/decisions/0013-raw-writes-into-an-hdf5-image.md.
 """
 
 from __future__ import annotations

@@ -1,0 +1,84 @@
+"""The command `plan`: what a gradient will take, before anything of it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backsweep import config
+from backsweep.api.planning import budget_sweep, plan
+from backsweep.cli.job import Job, open_job
+from backsweep.cli.output import console, print_rows
+from backsweep.cli.pictures import check_picture, draw_budgets
+from backsweep.comm import agreement
+from backsweep.errors import RunFileError
+from backsweep.inverse.evaluate import Evaluator
+from backsweep.inverse.invert import check_inversion
+from backsweep.runtime.checkpointing import default_checkpointing
+
+N_BUDGETS = 40
+
+
+def print_plan(path: Path, changes: Sequence[str], sweep: Path | None) -> None:
+    """The command `plan`. Collective: every rank must call."""
+    job = open_job(path, changes)
+    with agreement(job.comm):
+        inversion = job.run.inversion()
+        check_inversion(job.described, inversion)
+        Evaluator(job.described, job.comm)
+        if sweep is not None and job.comm.is_root:
+            check_picture(sweep)
+    if not job.comm.is_root:
+        return
+    start, n_items = job.described.start, len(job.problem.items)
+    with default_checkpointing(job.checkpointing):
+        forecast = plan(_loss(job), measure=True)(start)
+    n_evaluations = sum(stage.evaluations for stage in inversion.stages)
+    n_gradients = n_evaluations * n_items
+    arrays = ", ".join(f"{name} {value.shape} {value.dtype}" for name, value in start.items())
+    print_rows(
+        [
+            ("parameters", arrays),
+            ("items", f"{n_items}, on {job.comm.size} rank(s) of {config.n_threads()} thread(s)"),
+        ]
+    )
+    console.print("one item's gradient, on one rank:")
+    console.print(str(forecast))
+    hours = n_gradients * forecast.seconds / job.comm.size / 3600
+    print_rows(
+        [
+            (
+                "whole run",
+                f"at most {n_evaluations} evaluations of all items: "
+                f"{n_gradients * forecast.n_advances} advances, "
+                f"{n_gradients * forecast.n_reverses} reverse steps, about {hours:.2g} h",
+            )
+        ]
+    )
+    if sweep is not None:
+        _draw_sweep(job, start, sweep)
+
+
+def _loss(job: Job) -> Callable[[Any], Any]:
+    """Data need not be read or made: all steps are in the simulation."""
+    problem = job.problem
+    item = problem.items[0]
+
+    def loss(parameters: Any) -> Any:
+        if hasattr(problem, "simulate"):
+            return np.sum(np.abs(problem.simulate(parameters, item)))
+        return problem.misfit(parameters, item)
+
+    return loss
+
+
+def _draw_sweep(job: Job, start: Any, picture: Path) -> None:
+    with default_checkpointing(job.checkpointing):
+        rows = budget_sweep(_loss(job), N_BUDGETS)(start)
+    if not rows:
+        raise RunFileError("there is no scan in this problem's gradient, nothing depends on memory")
+    draw_budgets(rows, picture, now=job.checkpointing.memory_budget())
+    console.print(f"picture        {picture.resolve()}")
