@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 
 from backsweep.codegen.step import NotLowerable
+from backsweep.errors import BudgetError
 from backsweep.ir import ArrayType, Atom, Equation, Program, Var
 from backsweep.primitives.control import scan_shape
 from backsweep.runtime.arrays import SKEW, round_up, spare_bytes
@@ -119,18 +120,20 @@ class Forecast:
 
 def _scan_rows(k: int, s: ScanForecast) -> list[tuple[str, str]]:
     ratio = s.n_advances / max(1, s.n_steps)
-    steps = f"{s.n_steps} steps" if s.n_steps >= 0 else "a loop, number of steps unknown"
+    steps, every = f"{s.n_steps} steps", f"; every state would be {format_bytes(s.all_bytes)}"
+    advances = f"{s.n_advances} ({ratio:.2f} per step), {s.n_reverses} reverse steps"
+    if s.n_steps < 0:
+        steps, every, advances = "a loop, number of steps unknown", "", "found on the way"
     rows = [
         (f"scan {k}", f"{steps}; {s.executor}, {s.n_threads} thread(s)"),
         ("  schedule", f"{s.schedule}: {s.why}"),
         (
             "  snapshots",
             f"{s.n_snapshots}: {format_bytes(s.snapshot_bytes_memory)} in memory, "
-            f"{format_bytes(s.snapshot_bytes_disk)} on disk; every state would be "
-            f"{format_bytes(s.all_bytes)}",
+            f"{format_bytes(s.snapshot_bytes_disk)} on disk{every}",
         ),
         ("  work arrays", format_bytes(s.work_bytes)),
-        ("  advances", f"{s.n_advances} ({ratio:.2f} per step), {s.n_reverses} reverse steps"),
+        ("  advances", advances),
     ]
     if s.seconds == s.seconds:
         rows.append(("  time", f"{s.seconds:.3g} s"))
@@ -272,13 +275,12 @@ def _forecast_scan(sweep: _Sweep, measure: bool) -> ScanForecast:
     shape, plan = scan_shape(sweep.forward.params), sweep.plan
     known = plan.report(shape)
     own = ScanForecast(**{k: getattr(known, k) for k in known.__dataclass_fields__})
-    n = max(shape.length, 0)
-    own.n_advances, own.n_reverses = plan.schedule.n_advances, n
+    own.n_advances, own.n_reverses = plan.schedule.n_advances, max(shape.length, 0)
     own.work_bytes = sweep.forward_work + sweep.reverse_work
     own.why = _why(plan)
-    own.rebuild_advances = n if plan.request.resume else 0
+    own.rebuild_advances = own.n_reverses if plan.request.resume else 0
     rates = None
-    if measure and sweep.reverse is not None and n:
+    if measure and sweep.reverse is not None and own.n_reverses:
         rates = trial(sweep.forward, sweep.reverse, plan)
         own.seconds = rates.seconds(own.n_advances, own.n_reverses)
     own.alternatives = _alternatives(plan, rates)
@@ -288,7 +290,7 @@ def _forecast_scan(sweep: _Sweep, measure: bool) -> ScanForecast:
 def _why(plan: ScanPlan) -> str:
     request, demand, choice = plan.request, plan.demand, plan.choice
     if demand.n_steps < 0:
-        return "steps, advances and seconds are found on the way"
+        return "ends where its condition fails"
     if not isinstance(request.schedule, str) or request.schedule != "auto":
         return "asked for"
     if request.snapshots is not None:
@@ -320,8 +322,6 @@ def _alternatives(plan: ScanPlan, rates: Rates | None) -> tuple[tuple[str, str, 
 
 def try_budget(request: Checkpointing, plan: ScanPlan, memory: int) -> Choice | None:
     """The choice with another budget in memory; None if nothing fits."""
-    from backsweep.errors import BudgetError
-
     try:
         return choose(replace(request, memory=memory), plan.demand, memory, request.disk_budget())
     except BudgetError:
