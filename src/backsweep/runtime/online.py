@@ -4,6 +4,9 @@
 rows are made once per process. They are handed out in blocks, ahead of the run: the machine
 halts where the condition fails and ignores the rest of a block, and what is held then is read off
 the rows that it has executed.
+
+Known to be suboptimal: `Online` is Python, and with 64 snapshots the rows of 100,000 steps take
+1.5 s when they are made for the first time, which steps of less than 15 us feel.
 """
 
 from __future__ import annotations
