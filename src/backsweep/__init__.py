@@ -10,6 +10,7 @@ from backsweep.api.derivatives import (
     vjp,
 )
 from backsweep.api.external import external_step
+from backsweep.api.loops import fori_loop, while_loop
 from backsweep.api.planning import plan
 from backsweep.api.pullback import Pullback
 from backsweep.api.scans import jit, scan
@@ -30,6 +31,7 @@ __all__ = [
     "checkpoint",
     "default_checkpointing",
     "external_step",
+    "fori_loop",
     "grad",
     "hvp",
     "jit",
@@ -45,5 +47,6 @@ __all__ = [
     "sum_over",
     "value_and_grad",
     "vjp",
+    "while_loop",
     "__version__",
 ]

@@ -42,6 +42,10 @@ class ScheduleError(BacksweepError, ValueError):
     """A schedule that breaks the rules, or a checkpointing request that cannot be met."""
 
 
+class LoopError(BacksweepError, RuntimeError):
+    """A loop does not end."""
+
+
 class BudgetError(ScheduleError, MemoryError):
     """The memory or disk budget is too small."""
 

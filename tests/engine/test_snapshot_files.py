@@ -54,7 +54,7 @@ def test_files_speak_for_themselves(tmp_path):
             assert file["u"].attrs["units"] == "Pa" and file["count"][()] == n
             assert [d.label for d in file["u"].dims] == ["x", "z"]
             np.testing.assert_allclose(file["u"][...], u * 0.9**n)
-            assert file.attrs["program"] and "crc32" in file["backsweep"]
+            assert file.attrs["program"] and "checksum" in file["backsweep"]
     pullback.close()
     request = dataclasses.replace(request, labels=bs.Labels(units={"v": "Pa"}))
     with pytest.raises(ScheduleError, match="labels of v: .* has the components u, count"):

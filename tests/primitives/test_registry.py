@@ -22,7 +22,7 @@ every_primitive = pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_every_primitive_has_examples() -> None:
     assert set(EXAMPLES) | IN_ENGINE == set(REGISTRY)
     assert not set(EXAMPLES) & IN_ENGINE
-    assert len(REGISTRY) <= 80  # DESIGN 3
+    assert len(EXAMPLES) <= 80  # DESIGN 3; not counting those that hold programs
 
 
 def _program(name: str, examples: Sequence[Example]) -> Program:

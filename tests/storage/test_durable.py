@@ -173,7 +173,7 @@ def test_a_flipped_byte_anywhere(directory):
     whole = path.read_bytes()
     with h5py.File(path) as file:
         places = [file[name].id.get_offset() for name in ("u", "field", "backsweep/step")]
-        places.append(file["backsweep/crc32"].id.get_offset())
+        places.append(file["backsweep/checksum"].id.get_offset())
     random = np.random.default_rng(0)
     places += [*random.integers(0, len(whole), 150), *random.integers(0, 4000, 50)]
     n_noticed = 0

@@ -7,22 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from backsweep.api.names import argument_names
-from backsweep.api.tracer import (
-    Traced,
-    finish,
-    materialized,
-    run_traced,
-    type_of,
-)
+from backsweep.api.steps import check_carry, divided, initial, strengthened, trace_step
+from backsweep.api.tracer import run_traced, type_of
 from backsweep.api.tree import Tree, flatten
 from backsweep.errors import ShapeError, TraceError
-from backsweep.ir import ArrayType, Atom, Program, Var, interned
+from backsweep.ir import ArrayType
 from backsweep.primitives import control as c
 from backsweep.primitives import shape as sh
 from backsweep.runtime.checkpointing import Checkpointing
-from backsweep.trace.array import TracedArray, lift, wrap
-from backsweep.trace.tracing import active_trace, at_user_line, new_trace, trace_error
+from backsweep.trace.array import lift, wrap
+from backsweep.trace.tracing import active_trace, at_user_line
 
 
 def scan(
@@ -97,131 +91,27 @@ def _traced_scan(
     x_atoms = [lift(x) for x in x_leaves]
     x_types = [ArrayType(a.type.shape[1:], a.type.dtype) for a in x_atoms]  # type: ignore
     carry_types = [type_of(leaf) for leaf in init_leaves]
-    traced = _trace_step(step, carry_types, x_types, carry_tree, x_tree)
-    strong = _strengthened(carry_types, traced)
+    traced = trace_step(step, carry_types, x_types, carry_tree, x_tree)
+    strong = strengthened(carry_types, traced)
     if strong != carry_types:
         carry_types = strong
-        traced = _trace_step(step, carry_types, x_types, carry_tree, x_tree)
-    program, n_carry = traced.program, len(carry_types)
-    _check_carry(carry_tree, carry_types, traced)
-    init_atoms = [
-        _initial(trace, leaf, t) for leaf, t in zip(init_leaves, carry_types, strict=True)
-    ]
-    y_tree = traced.out_tree.ys  # type: ignore[attr-defined]
-    carry, ys = _emit(trace, traced, program, init_atoms, x_atoms, n_carry, n, checkpointing)
-    return carry_tree.build([wrap(a) for a in carry]), y_tree.build([wrap(a) for a in ys])
-
-
-def _initial(trace: Any, leaf: Any, type: ArrayType) -> Atom:
-    from backsweep.primitives.elementwise import convert
-
-    atom = materialized(trace, lift(leaf))
-    return convert(trace.builder, atom, type.dtype)
-
-
-class _StepTrees:
-    """Structure of what a step returned."""
-
-    def __init__(self, carry: Tree, ys: Tree, n_carry: int) -> None:
-        self.carry, self.ys, self.n_carry = carry, ys, n_carry
-
-
-def _trace_step(
-    step: Any, carry_types: Any, x_types: Any, carry_tree: Tree, x_tree: Tree
-) -> Traced:
-    with new_trace(step) as trace:
-        names = argument_names(step, 0, len(carry_types)) + argument_names(step, 1, len(x_types))
-        variables = [
-            trace.builder.input(t, name)
-            for t, name in zip((*carry_types, *x_types), names, strict=True)
-        ]
-        n = len(carry_types)
-        carry = carry_tree.build([_named(v) for v in variables[:n]])
-        x = x_tree.build([_named(v) for v in variables[n:]])
-        result = step(carry, x)
-        if not isinstance(result, tuple) or len(result) != 2:
-            raise trace_error(
-                f"the step must return (carry, y), it returned {type(result).__name__}; "
-                "return None for y where nothing is recorded"
-            )
-        carry_leaves, out_tree = flatten(result[0])
-        y_leaves, y_tree = flatten(result[1])
-        outputs = [materialized(trace, lift(leaf)) for leaf in (*carry_leaves, *y_leaves)]
-    trees: Any = _StepTrees(out_tree, y_tree, len(carry_leaves))
-    return finish(trace, variables, outputs, trees, "step")
-
-
-def _named(var: Var) -> TracedArray:
-    return wrap(var)
-
-
-def _strengthened(types: list[ArrayType], traced: Traced) -> list[ArrayType]:
-    """Weak carries take the dtype that the step gives them."""
-    outs = traced.program.out_types
-    if traced.out_tree.n_carry != len(types):  # type: ignore[attr-defined]
-        return types
-    return [
-        ArrayType(t.shape, o.dtype) if t.weak and o.dtype != t.dtype else t  # type: ignore
-        for t, o in zip(types, outs, strict=False)
-    ]
-
-
-def _check_carry(tree: Tree, types: list[ArrayType], traced: Traced) -> None:
-    trees: Any = traced.out_tree
-    if not tree.same_as(trees.carry):
-        raise ShapeError(
-            f"scan: the carry changes its structure: it came as {tree.spec} and the step "
-            f"returns {trees.carry.spec}{at_user_line()}"
-        )
-    for path, given, out in zip(tree.paths(), types, traced.program.out_types, strict=False):
-        if (given.shape, given.dtype) != (out.shape, out.dtype):  # type: ignore[union-attr]
-            is_cast = given.shape == out.shape
-            hint = f"; convert with .astype({given.dtype})" if is_cast else ""
-            raise ShapeError(
-                f"scan: the carry{path} came as {given} and the step returns {out}: shapes and "
-                f"dtypes must stay{hint}{at_user_line()}"
-            )
-
-
-def _emit(
-    trace: Any,
-    traced: Traced,
-    program: Program,
-    init: list[Atom],
-    xs: list[Atom],
-    n_carry: int,
-    length: int,
-    checkpointing: Any,
-) -> tuple[list[Atom], list[Atom]]:
-    """Emit the equation; carries that never change become constants."""
-    a = traced.n_captured
-    carry_vars = program.inputs[a : a + n_carry]
-    stays = [program.outputs[k] is v for k, v in enumerate(carry_vars)]
-    moving = [k for k, s in enumerate(stays) if not s]
-    fixed = [k for k, s in enumerate(stays) if s]
-    inputs = (
-        *program.inputs[:a],
-        *(carry_vars[k] for k in fixed),
-        *(carry_vars[k] for k in moving),
-        *program.inputs[a + n_carry :],
-    )
-    outputs = (*(program.outputs[k] for k in moving), *program.outputs[n_carry:])
-    step = interned(Program(inputs, program.equations, outputs, "step"))
-    consts = [*traced.captured, *(init[k] for k in fixed)]
+        traced = trace_step(step, carry_types, x_types, carry_tree, x_tree)
+    check_carry("scan", carry_tree, carry_types, traced)
+    parts = divided(traced, initial(trace, init_leaves, carry_types))
     results = trace.emit(
         c.scan,
-        *consts,
-        *(init[k] for k in moving),
-        *xs,
-        step=step,
-        n_consts=len(consts),
-        n_carry=len(moving),
-        length=length,
+        *parts.consts,
+        *parts.init,
+        *x_atoms,
+        step=parts.step,
+        n_consts=len(parts.consts),
+        n_carry=len(parts.init),
+        length=n,
         checkpointing=checkpointing,
     )
-    final = dict(zip(moving, results[: len(moving)], strict=True))
-    carry = [final.get(k, init[k]) for k in range(n_carry)]
-    return carry, list(results[len(moving) :])
+    carry, ys = parts.whole_carry(results), results[len(parts.init) :]
+    y_tree = traced.out_tree.ys  # type: ignore[attr-defined]
+    return carry_tree.build([wrap(a) for a in carry]), y_tree.build([wrap(a) for a in ys])
 
 
 def jit(function: Callable[..., Any]) -> Callable[..., Any]:

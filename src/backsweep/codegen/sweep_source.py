@@ -9,6 +9,9 @@ chain of length L lies at position n + L - 1 - depth, and the step writes positi
 positions are taken modulo the size of the ring, which is L + 1 (L where the new value may be
 stored over the oldest one), or large enough for a whole trajectory. Cotangents run the other
 way: at step n the one of depth d lies at position n + 1 + d and the step writes position n.
+
+A sweep that *halts* looks at a flag after each step, its last record: where it is false, neither
+the steps nor the rows that follow are executed, in this call and in all later ones.
 """
 
 from __future__ import annotations
@@ -96,6 +99,8 @@ class SweepWriter:
         Number of records with a cotangent.
     const_bars, x_bars : tuple of int
         Which constants and xs get a gradient.
+    halts : bool
+        The only record says whether the next step is to be made.
     """
 
     n_consts: int
@@ -108,6 +113,7 @@ class SweepWriter:
     y_bars: int = 0
     const_bars: tuple[int, ...] = ()
     x_bars: tuple[int, ...] = ()
+    halts: bool = False
     table: AddressTable = field(default_factory=AddressTable)
     lines: Lines = field(default_factory=Lines)
 
@@ -126,7 +132,13 @@ class SweepWriter:
         lines.add(f"m = S[{2 * self.n_carry}]")
         lines.add("n_advanced = 0")
         lines.add("n_reversed = 0")
+        if self.halts:
+            lines.add(f"is_over = S[{2 * self.n_carry + 3}]")
         lines.indent("for row in range(n_rows):")
+        if self.halts:
+            lines.indent("if is_over != 0:")
+            lines.add("break")
+            lines.dedent()
         lines.add("kind, start, stop, slot = T[4*row], T[4*row+1], T[4*row+2], T[4*row+3]")
         keyword = "if"
         if self.advance is not None:
@@ -146,6 +158,8 @@ class SweepWriter:
         lines.add(f"S[{2 * self.n_carry}] = m")
         lines.add(f"S[{2 * self.n_carry + 1}] += n_advanced")
         lines.add(f"S[{2 * self.n_carry + 2}] += n_reversed")
+        if self.halts:
+            lines.add(f"S[{2 * self.n_carry + 3}] = is_over")
         lines.add("restore_denormals(mode)")
         parts.append("\n".join(lines.text) + "\n")
         return SweepSource("\n".join(parts), t, self.advance, self.reverse, self.chains)
@@ -168,6 +182,8 @@ class SweepWriter:
         for k, b in enumerate(step.outputs):
             if k < len(self.chains):
                 outputs[b.number] = f"o{k}"
+            elif self.halts:
+                outputs[b.number] = self._flag()
             else:
                 y = k - len(self.chains)
                 outputs[b.number] = f"{t(f'y{y}')} + n * {t(f'y_step{y}')}"
@@ -181,9 +197,23 @@ class SweepWriter:
             head = chain.components[0]
             lines.add(f"p{head} = c{head}")
             lines.add(f"c{head} = o{k}")
+        if self.halts:
+            # All threads look at it: one that is ahead writes the other flag.
+            lines.add("m = n + 1")
+            lines.add("n_advanced += 1")
+            lines.add("barrier(sync, nt)")
+            lines.indent(f"if u8({self._flag()})[0] == 0:")
+            lines.add("is_over = 1")
+            lines.add("break")
+            lines.dedent()
+            lines.dedent()
+            return
         lines.dedent()
         lines.add("m = stop")
         lines.add("n_advanced += stop - start")
+
+    def _flag(self) -> str:
+        return f"{self.table('flags')} + (n % 2) * 64"
 
     def _forward_inputs(self, inputs: list[Buffer], carry: str, tag: str) -> dict[int, str]:
         t, result = self.table, {}

@@ -76,7 +76,7 @@ class TrajectoryType:
         return False
 
     def __str__(self) -> str:
-        return f"trajectory[{self.length}]"
+        return f"trajectory[{self.length if self.length >= 0 else '?'}]"
 
 
 Type = ArrayType | TrajectoryType

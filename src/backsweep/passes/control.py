@@ -1,4 +1,4 @@
-"""Rules for primitives that hold programs: scans, remat, sums of programs.
+"""Rules for primitives that hold programs: scans, loops, remat, sums of programs.
 
 The JVP of a reverse sweep is the reverse sweep of the JVP'd step with the cotangents
 (y_bar_dot, y_bar) on (y, y_dot), so the set of primitives is closed under JVP and
@@ -108,16 +108,14 @@ def _spread(tangents: Sequence[Atom], flags: Flags) -> list[Tangent]:
 def _jvp_scan(b: Builder, eqn: Equation, ins: Any, dots: Any, split: bool) -> Any:
     active, out, filled = _activate(b, eqn, ins, dots)
     p, shape = eqn.params, c.scan_shape(eqn.params)
-    is_forward = eqn.primitive is c.scan_forward
+    is_forward = eqn.primitive in (c.scan_forward, c.while_forward)
     if split:
         if is_forward:
-            raise DifferentiationError(
-                "reverse mode over reverse mode through a scan is not supported; "
-                "use forward over reverse: jvp(grad(f)) or hvp(f)"
-            )
-        *outs, trajectory = b(c.scan_forward, *ins, **p, active_in=active)
+            raise _reverse_over_reverse()
+        forward, tangent = _SPLIT[eqn.primitive]
+        *outs, trajectory = b(forward, *ins, **p, active_in=active)
         tangents = b(
-            c.scan_tangent,
+            tangent,
             trajectory,
             *ins,
             *(d for d in filled if d is not None),
@@ -135,6 +133,8 @@ def _jvp_scan(b: Builder, eqn: Equation, ins: Any, dots: Any, split: bool) -> An
         "n_consts": shape.n_consts + sum(active[: shape.n_consts]),
         "n_carry": shape.n_carry + sum(out[: shape.n_carry]),
     }
+    if "cond" in p:
+        params["cond"] = jvp_cond(p["cond"], shape, active)
     if is_forward:
         params["active_in"] = _interleave_flags(shape, p["active_in"], active)
     results = list(b(eqn.primitive, *joined, **params))
@@ -149,6 +149,27 @@ def _jvp_scan(b: Builder, eqn: Equation, ins: Any, dots: Any, split: bool) -> An
     return outs, out_dots
 
 
+def jvp_cond(cond: Program, shape: c.ScanShape, active: Flags) -> Program:
+    """The condition of a loop, of the inputs of its `jvp_step`: it reads no tangent."""
+    dots = [Var(v.type) if a else None for v, a in zip(cond.inputs, active, strict=True)]
+    inputs = _interleave(shape, cond.inputs, dots)
+    return Program(tuple(inputs), cond.equations, cond.outputs, cond.name)
+
+
+_SPLIT = {
+    c.scan: (c.scan_forward, c.scan_tangent),
+    c.while_loop: (c.while_forward, c.while_tangent),
+}
+_REVERSE = {c.scan_tangent: c.scan_reverse, c.while_tangent: c.while_reverse}
+
+
+def _reverse_over_reverse() -> DifferentiationError:
+    return DifferentiationError(
+        "reverse mode over reverse mode through a scan or a loop is not supported; "
+        "use forward over reverse: jvp(grad(f)) or hvp(f)"
+    )
+
+
 class _JvpTrajectory:
     """Stands as the tangent of a trajectory: both are snapshots of the JVP'd step."""
 
@@ -158,10 +179,7 @@ class _JvpTrajectory:
 
 def _jvp_scan_reverse(b: Builder, eqn: Equation, ins: Any, dots: Any, split: bool) -> Any:
     if split:
-        raise DifferentiationError(
-            "reverse mode over reverse mode through a scan is not supported; "
-            "use forward over reverse: jvp(grad(f)) or hvp(f)"
-        )
+        raise _reverse_over_reverse()
     p, shape = eqn.params, c.scan_shape(eqn.params)
     n_primal = len(p["step"].inputs) - shape.n_carry
     bars, bar_dots = ins[1 + n_primal :], dots[1 + n_primal :]
@@ -252,10 +270,11 @@ def _t_scan_tangent(b: Builder, eqn: Equation, cts: Any, linear: Any) -> list[An
         type = next(outputs).type
         ct = spread[k]
         bars.append(instantiate(b, ct, type) if k < shape.n_carry else ct)
-    params = {**p, "active_out": tuple(v is not None for v in bars)}
-    results = b(
-        c.scan_reverse, trajectory, *consts, *xs, *(v for v in bars if v is not None), **params
-    )
+    # A loop is reversed as often as it has gone: nothing is asked any more.
+    params = {k: v for k, v in p.items() if k not in ("cond", "max_steps")}
+    params["active_out"] = tuple(v is not None for v in bars)
+    given = (v for v in bars if v is not None)
+    results = b(_REVERSE[eqn.primitive], trajectory, *consts, *xs, *given, **params)
     return [*[None] * (1 + n), *results]
 
 
@@ -347,9 +366,16 @@ CONTROL_JVP.update(
     scan=_jvp_scan,
     scan_forward=_jvp_scan,
     scan_reverse=_jvp_scan_reverse,
+    while_loop=_jvp_scan,
+    while_forward=_jvp_scan,
+    while_reverse=_jvp_scan_reverse,
     remat=_jvp_remat,
     sum_of=_jvp_sum_of,
     stop_gradient=_jvp_stop,
 )
-CONTROL_TRANSPOSE.update(scan_tangent=_t_scan_tangent, remat_tangent=_t_remat_tangent)
-__all__ = ["carry_fixpoint", "jvp_step", "value_and_grad_program"]
+CONTROL_TRANSPOSE.update(
+    scan_tangent=_t_scan_tangent,
+    while_tangent=_t_scan_tangent,
+    remat_tangent=_t_remat_tangent,
+)
+__all__ = ["carry_fixpoint", "jvp_cond", "jvp_step", "value_and_grad_program"]

@@ -40,7 +40,7 @@ def _refuse(b: Builder, eqn: Equation, ins: Any, dots: Any, split: bool) -> Any:
 
 def check_forward_mode(program: Program) -> Program:
     """The program, unless running it would run the tangent of an external step."""
-    for eqn in _equations(program):
+    for eqn in all_equations(program):
         if eqn.primitive is x.external_tangent:
             x.refuse_forward_mode(eqn.params["step"])
     return program
@@ -48,22 +48,23 @@ def check_forward_mode(program: Program) -> Program:
 
 def external_steps(program: Program) -> list[str]:
     """Names of the classes of the external steps that a program calls, each once."""
-    found = (e.params["step"] for e in _equations(program) if e.primitive in _EXTERNAL)
+    found = (e.params["step"] for e in all_equations(program) if e.primitive in _EXTERNAL)
     return list(dict.fromkeys(str(step) for step in found))
 
 
 _EXTERNAL = (x.external_call, x.external_tangent, x.external_reverse)
 
 
-def _equations(program: Program) -> Iterator[Equation]:
+def all_equations(program: Program) -> Iterator[Equation]:
+    """Those of a program and of all programs that they hold."""
     for eqn in program.equations:
         yield eqn
         for value in eqn.params.values():
             for nested in value if isinstance(value, tuple) else (value,):
                 if isinstance(nested, Program):
-                    yield from _equations(nested)
+                    yield from all_equations(nested)
 
 
 CONTROL_JVP.update(external_call=_jvp_call, external_tangent=_refuse, external_reverse=_refuse)
 CONTROL_TRANSPOSE.update(external_tangent=_t_tangent)
-__all__ = ["check_forward_mode", "external_steps"]
+__all__ = ["all_equations", "check_forward_mode", "external_steps"]

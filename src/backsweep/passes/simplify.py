@@ -98,6 +98,8 @@ def eliminate_dead(equations: list[Equation], outputs: tuple[Atom, ...]) -> list
             continue
         if eqn.primitive.name in ("scan", "scan_forward"):
             eqn = prune_scan(eqn, live)
+        if eqn.primitive is c.while_forward and eqn.outputs[-1] not in live:
+            eqn = Equation(c.while_loop, eqn.inputs, eqn.params, eqn.outputs[:-1], eqn.source)
         live.update(a for a in eqn.inputs if isinstance(a, Var))
         kept.append(eqn)
     kept.reverse()

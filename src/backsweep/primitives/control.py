@@ -10,6 +10,9 @@ its differentiation (DESIGN 4):
 
 `sum_of` runs several programs on the same inputs, one after the other, and adds up their outputs
 along a fixed binary tree.
+
+`while_loop`, `while_forward`, `while_tangent` and `while_reverse` are the same four for a loop that
+goes on while a program `cond`, (consts, carry) -> bool, says so: no xs, no ys, no length.
 Evaluation here is the plain reference; the runtime has its own, compiled.
 """
 
@@ -22,9 +25,12 @@ from typing import Any
 
 import numpy as np
 
-from backsweep.errors import ProgramError
+from backsweep.errors import LoopError, ProgramError
 from backsweep.ir import ArrayType, Primitive, TrajectoryType, evaluate
 from backsweep.primitives.registry import declare
+
+UNKNOWN = -1
+"""Length of a loop whose end is found on the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,7 @@ class ScanShape:
 
 
 def scan_shape(params: Any) -> ScanShape:
-    return ScanShape(params["n_consts"], params["n_carry"], params["length"])
+    return ScanShape(params["n_consts"], params["n_carry"], params.get("length", UNKNOWN))
 
 
 def stacked(type: ArrayType, length: int) -> ArrayType:
@@ -135,6 +141,62 @@ scan_tangent = declare(
 )
 scan_reverse = declare(
     Primitive("scan_reverse", "control", _type_scan_reverse, _only_in_runtime("scan_reverse"))
+)
+
+
+# --------------------------------------------------------------------------- loops
+
+
+def _type_while(p: Any, *types: Any) -> tuple[Any, ...]:
+    (flag,) = p["cond"].out_types
+    if (flag.shape, flag.dtype) != ((), np.dtype(bool)):
+        raise ProgramError(f"while_loop: the condition is {flag}, it must be one bool")
+    return _type_scan(p, *types)
+
+
+def _type_while_forward(p: Any, *types: Any) -> tuple[Any, ...]:
+    return (*_type_while(p, *types), TrajectoryType(p["step"], UNKNOWN))
+
+
+def goes_on(p: Any, consts: Sequence[Any], carry: Sequence[Any], n: int) -> bool:
+    """Whether a loop makes another step after the first n.
+
+    Raises
+    ------
+    LoopError
+        If it would be one too many.
+    """
+    (flag,) = evaluate(p["cond"], [*consts, *carry])
+    if flag and n == p["max_steps"]:
+        raise too_many_steps(n)
+    return bool(flag)
+
+
+def too_many_steps(n: int) -> LoopError:
+    return LoopError(
+        f"while_loop: the condition still holds after max_steps={n} steps; see that it can fail "
+        "(a NaN, a tolerance that is never reached), or raise max_steps"
+    )
+
+
+def _evaluate_while(p: Any, *args: Any) -> tuple[Any, ...]:
+    consts, carry, _ = scan_shape(p).split_inputs(args)
+    n = 0
+    while goes_on(p, consts, carry, n):
+        carry = evaluate(p["step"], [*consts, *carry])
+        n += 1
+    return tuple(np.asarray(c) for c in carry)
+
+
+while_loop = declare(Primitive("while_loop", "control", _type_while, _evaluate_while))
+while_forward = declare(
+    Primitive("while_forward", "control", _type_while_forward, _only_in_runtime("while_forward"))
+)
+while_tangent = declare(
+    Primitive("while_tangent", "control", _type_scan_tangent, _only_in_runtime("while_tangent"))
+)
+while_reverse = declare(
+    Primitive("while_reverse", "control", _type_scan_reverse, _only_in_runtime("while_reverse"))
 )
 
 

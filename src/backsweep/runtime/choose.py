@@ -33,6 +33,9 @@ MAX_COUNTED = 20_000
 BUFFERS = 3
 """States in the buffers of disk traffic: two that are written, one that is read ahead."""
 
+MOST_ONLINE = 64
+"""Snapshots of a loop: more cost more in bookkeeping than they save in advances."""
+
 
 @dataclass(frozen=True, slots=True)
 class Demand:
@@ -41,6 +44,7 @@ class Demand:
     Attributes
     ----------
     n_steps : int
+        Negative for a loop whose end is found on the way.
     slot_bytes : int
         One state in the arena.
     file_bytes : int
@@ -61,6 +65,8 @@ class Demand:
         """Bytes in memory with which no step is advanced more often than that."""
         if repetition <= 1:
             return self.all_bytes
+        if self.n_steps < 0:
+            return max(1, MOST_ONLINE // repetition) * self.slot_bytes
         low, high = 1, max(1, self.n_steps - 1)
         while low < high:
             middle = (low + high) // 2
@@ -105,6 +111,8 @@ def choose(request: Checkpointing, demand: Demand, memory: int, disk: int) -> Ch
         If nothing fits.
     """
     n, name = demand.n_steps, request.schedule
+    if n < 0:
+        return _online(request, demand, memory)
     if not isinstance(name, str):
         return _foreign(request, n)
     fits = demand.all_bytes <= memory
@@ -191,6 +199,21 @@ def _check_number(s: int, demand: Demand, memory: int) -> None:
             f"the budget of {format_bytes(memory)} is smaller than one state of "
             f"{format_bytes(demand.slot_bytes)}; raise memory=, or give disk= and directory="
         )
+
+
+def _online(request: Checkpointing, demand: Demand, memory: int) -> Choice:
+    """Of a loop: snapshots in memory, their number known, their steps not."""
+    if request.schedule not in ("auto", "online") or request.uses_disk:
+        what = "disk=" if request.uses_disk else f"schedule={request.schedule!r}"
+        raise ScheduleError(
+            f"{what} needs the number of steps, which a while_loop finds on its way: use "
+            "schedule='online' with memory= or snapshots="
+        )
+    s = request.snapshots
+    if s is None:
+        s = min(memory // max(1, demand.slot_bytes), MOST_ONLINE)
+        _check_number(s, demand, memory)
+    return Choice(OnlineRun(0, s), s - 1)
 
 
 def _foreign(request: Checkpointing, n: int) -> Choice:

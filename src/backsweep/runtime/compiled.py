@@ -150,13 +150,20 @@ def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @remembered
-def compile_forward(step: Program, shape: ScanShape, *, in_place: bool) -> CompiledSweep:
-    """A sweep that advances and records; `in_place` if no state is needed again."""
+def compile_forward(
+    step: Program, shape: ScanShape, *, in_place: bool, halts: bool = False
+) -> CompiledSweep:
+    """A sweep that advances and records; `in_place` if no state is needed again.
+
+    With `halts` its one record says whether it goes on (`codegen.sweep_source`).
+    """
     parameters = Parameters()
     chains = find_chains(step, shape.n_consts, shape.n_carry)
     advance = _advance_source(step, shape, chains, parameters, ys=True, in_place=in_place)
     n_xs = len(step.inputs) - shape.n_consts - shape.n_carry
-    source = SweepWriter(shape.n_consts, shape.n_carry, n_xs, chains, advance, None).write()
+    source = SweepWriter(
+        shape.n_consts, shape.n_carry, n_xs, chains, advance, None, halts=halts
+    ).write()
     p64, p32 = parameters.arrays()
     sizes = _ring_sizes(chains, advance.step)
     return CompiledSweep(source, p64, p32, work_of(advance.step), sizes)

@@ -11,7 +11,7 @@ import numpy as np
 from backsweep.errors import ScheduleError
 from backsweep.ir import Equation, Program, evaluate
 from backsweep.passes import jvp_program, vjp_program
-from backsweep.passes.control import jvp_step
+from backsweep.passes.control import jvp_cond, jvp_step
 from backsweep.primitives.control import scan_shape, tree_sum
 from backsweep.runtime import adjoint, finite
 from backsweep.runtime.journal import (
@@ -21,6 +21,7 @@ from backsweep.runtime.journal import (
     NoJournal,
     journal_of,
 )
+from backsweep.runtime.loop import run_while, run_while_forward
 from backsweep.runtime.plan import ScanPlan, plan_program
 from backsweep.runtime.report import Report
 from backsweep.runtime.scan import run_scan, run_scan_forward, run_scan_reverse
@@ -82,6 +83,14 @@ def _table() -> dict[str, Any]:
     return Handlers(Report(), {}).table()
 
 
+def _as_scan(eqn: Equation, track: Any) -> Any:
+    """Parameters of a scan; a loop that has run is one, for the number of steps is known."""
+    if "length" in eqn.params:
+        return eqn.params
+    shape = track.shape if hasattr(track, "shape") else track.step.shape
+    return dict(eqn.params) | {"length": shape.length}
+
+
 @dataclass
 class Handlers:
     """How the runtime runs the primitives that hold programs."""
@@ -100,6 +109,10 @@ class Handlers:
             "scan_forward": self.scan_forward,
             "scan_tangent": self.scan_tangent,
             "scan_reverse": self.scan_reverse,
+            "while_loop": lambda eqn, values: run_while(eqn.params, values, self.journal.event()),
+            "while_forward": self.scan_forward,
+            "while_tangent": self.scan_tangent,
+            "while_reverse": self.scan_reverse,
             "remat": lambda eqn, values: self.run(eqn.params["program"], values),
             "remat_tangent": self.remat_tangent,
             "remat_reverse": self.remat_reverse,
@@ -122,24 +135,26 @@ class Handlers:
             plan = plan_program(Program((), (eqn,), ()))[id(eqn)]
         scan_report = plan.report(scan_shape(eqn.params))
         self.report.scans.append(scan_report)
+        run = run_while_forward if "cond" in eqn.params else run_scan_forward
         with entered_scan() as is_outer:
             if is_outer:
                 adjoint.check_fields(eqn.params)
-            results = run_scan_forward(eqn.params, values, scan_report, plan, self.journal.event())
+            results = run(eqn.params, values, scan_report, plan, self.journal.event())
             if is_outer:
-                finite.check_forward(eqn.params, values, results, _table())
+                finite.check_forward(_as_scan(eqn, results[-1]), values, results, _table())
         return results
 
     def scan_reverse(self, eqn: Equation, values: list[Any]) -> list[Any]:
+        params = _as_scan(eqn, values[0])
         with entered_scan() as is_outer:
-            watch = adjoint.recorder(eqn.params) if is_outer else None
-            results = run_scan_reverse(eqn.params, values, self.journal.event(), watch)
+            watch = adjoint.recorder(params) if is_outer else None
+            results = run_scan_reverse(params, values, self.journal.event(), watch)
             if is_outer:
-                finite.check_reverse(eqn.params, values, results, _table())
+                finite.check_reverse(params, values, results, _table())
         return results
 
     def scan_tangent(self, eqn: Equation, values: list[Any]) -> list[Any]:
-        """Run the JVP of the scan again from its initial state."""
+        """Run the JVP of the scan (or loop) again from its initial state."""
         p, shape = eqn.params, scan_shape(eqn.params)
         n = len(p["step"].inputs)
         primals, given = values[1 : 1 + n], iter(values[1 + n :])
@@ -155,9 +170,12 @@ class Handlers:
             "step": step,
             "n_consts": shape.n_consts + sum(p["active_in"][: shape.n_consts]),
             "n_carry": shape.n_carry + n_dots,
-            "length": shape.length,
         }
-        results = self._scan(params, joined)
+        if "cond" in p:
+            cond = jvp_cond(p["cond"], shape, p["active_in"])
+            results = run_while(params | {"cond": cond, "max_steps": p["max_steps"]}, joined)
+        else:
+            results = self._scan(params | {"length": shape.length}, joined)
         n_y = len(p["step"].outputs) - shape.n_carry
         carry_dots = results[shape.n_carry : shape.n_carry + n_dots]
         return [*carry_dots, *results[shape.n_carry + n_dots + n_y :]]

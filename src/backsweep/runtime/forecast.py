@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 
 from backsweep.codegen.step import NotLowerable
+from backsweep.errors import BudgetError
 from backsweep.ir import ArrayType, Atom, Equation, Program, Var
 from backsweep.primitives.control import scan_shape
 from backsweep.runtime.arrays import SKEW, round_up, spare_bytes
@@ -119,17 +120,20 @@ class Forecast:
 
 def _scan_rows(k: int, s: ScanForecast) -> list[tuple[str, str]]:
     ratio = s.n_advances / max(1, s.n_steps)
+    steps, every = f"{s.n_steps} steps", f"; every state would be {format_bytes(s.all_bytes)}"
+    advances = f"{s.n_advances} ({ratio:.2f} per step), {s.n_reverses} reverse steps"
+    if s.n_steps < 0:
+        steps, every, advances = "a loop, number of steps unknown", "", "found on the way"
     rows = [
-        (f"scan {k}", f"{s.n_steps} steps; {s.executor}, {s.n_threads} thread(s)"),
+        (f"scan {k}", f"{steps}; {s.executor}, {s.n_threads} thread(s)"),
         ("  schedule", f"{s.schedule}: {s.why}"),
         (
             "  snapshots",
             f"{s.n_snapshots}: {format_bytes(s.snapshot_bytes_memory)} in memory, "
-            f"{format_bytes(s.snapshot_bytes_disk)} on disk; every state would be "
-            f"{format_bytes(s.all_bytes)}",
+            f"{format_bytes(s.snapshot_bytes_disk)} on disk{every}",
         ),
         ("  work arrays", format_bytes(s.work_bytes)),
-        ("  advances", f"{s.n_advances} ({ratio:.2f} per step), {s.n_reverses} reverse steps"),
+        ("  advances", advances),
     ]
     if s.seconds == s.seconds:
         rows.append(("  time", f"{s.seconds:.3g} s"))
@@ -228,7 +232,7 @@ def _sweeps(program: Program, plans: Mapping[int, ScanPlan]) -> dict[int, _Sweep
     """All scans with a trajectory, by the id of their forward equation."""
     found: dict[int, _Sweep] = {}
     for part in (program, *items_of(program)):
-        consumers = {e.inputs[0]: e for e in part.equations if e.primitive.name == "scan_reverse"}
+        consumers = {e.inputs[0]: e for e in part.equations if "_reverse" in e.primitive.name}
         for eqn in part.equations:
             if id(eqn) in plans:
                 found[id(eqn)] = _Sweep(plans[id(eqn)], eqn, consumers.get(eqn.outputs[-1]))
@@ -246,16 +250,15 @@ def _peak(program: Program, sweeps: Mapping[int, _Sweep]) -> int:
     for position, eqn in enumerate(program.equations):
         own = {v: _nbytes(v.type) for v in eqn.outputs}
         during = sum(own.values())
-        name = eqn.primitive.name
-        if name == "scan_forward" and id(eqn) in sweeps:
+        matching = [s for s in sweeps.values() if s.reverse is eqn]
+        if id(eqn) in sweeps:
             sweep = sweeps[id(eqn)]
             # What the forward half frees waits for the reverse half.
             own[eqn.outputs[-1]] = sweep.trajectory + sweep.forward_work
             during = sum(own.values())
-        elif name == "scan_reverse":
-            matching = [s for s in sweeps.values() if s.reverse is eqn]
+        elif matching:
             during += sum(s.reverse_work for s in matching)
-        elif name == "sum_of":
+        elif eqn.primitive.name == "sum_of":
             during += max((_peak(p, sweeps) for p in eqn.params["programs"]), default=0)
         peak = max(peak, sum(held.values()) + during)
         held |= own
@@ -272,12 +275,12 @@ def _forecast_scan(sweep: _Sweep, measure: bool) -> ScanForecast:
     shape, plan = scan_shape(sweep.forward.params), sweep.plan
     known = plan.report(shape)
     own = ScanForecast(**{k: getattr(known, k) for k in known.__dataclass_fields__})
-    own.n_advances, own.n_reverses = plan.schedule.n_advances, shape.length
+    own.n_advances, own.n_reverses = plan.schedule.n_advances, max(shape.length, 0)
     own.work_bytes = sweep.forward_work + sweep.reverse_work
     own.why = _why(plan)
-    own.rebuild_advances = shape.length if plan.request.resume else 0
+    own.rebuild_advances = own.n_reverses if plan.request.resume else 0
     rates = None
-    if measure and sweep.reverse is not None and shape.length:
+    if measure and sweep.reverse is not None and own.n_reverses:
         rates = trial(sweep.forward, sweep.reverse, plan)
         own.seconds = rates.seconds(own.n_advances, own.n_reverses)
     own.alternatives = _alternatives(plan, rates)
@@ -286,6 +289,8 @@ def _forecast_scan(sweep: _Sweep, measure: bool) -> ScanForecast:
 
 def _why(plan: ScanPlan) -> str:
     request, demand, choice = plan.request, plan.demand, plan.choice
+    if demand.n_steps < 0:
+        return "ends where its condition fails"
     if not isinstance(request.schedule, str) or request.schedule != "auto":
         return "asked for"
     if request.snapshots is not None:
@@ -300,7 +305,7 @@ def _why(plan: ScanPlan) -> str:
 def _alternatives(plan: ScanPlan, rates: Rates | None) -> tuple[tuple[str, str, int, float], ...]:
     """Half and twice the memory."""
     request, demand = plan.request, plan.demand
-    if request.schedule != "auto" or request.snapshots is not None:
+    if request.schedule != "auto" or request.snapshots is not None or demand.n_steps < 0:
         return ()
     rows = []
     for factor, words in ((0.5, "half the memory"), (2.0, "twice the memory")):
@@ -317,8 +322,6 @@ def _alternatives(plan: ScanPlan, rates: Rates | None) -> tuple[tuple[str, str, 
 
 def try_budget(request: Checkpointing, plan: ScanPlan, memory: int) -> Choice | None:
     """The choice with another budget in memory; None if nothing fits."""
-    from backsweep.errors import BudgetError
-
     try:
         return choose(replace(request, memory=memory), plan.demand, memory, request.disk_budget())
     except BudgetError:
@@ -379,10 +382,10 @@ def _made_up(type: ArrayType, value: float) -> np.ndarray:
 
 def sweep_budgets(program: Program, n_budgets: int) -> list[tuple[int, int, float]]:
     """(bytes, advances, seconds) of the first scan with budgets from one state to all states."""
-    sweeps = _sweeps(program, plan_program(program))
-    if not sweeps:
+    known = _sweeps(program, plan_program(program)).values()
+    sweep = next((s for s in known if s.plan.demand.n_steps >= 0), None)
+    if sweep is None:
         return []
-    sweep = next(iter(sweeps.values()))
     request, demand = sweep.plan.request, sweep.plan.demand
     request = replace(request, schedule="auto", snapshots=None, disk=None, resume=False)
     request = replace(request, directory=None, scratch=None)

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,7 +76,10 @@ class TracedStep:
         try:
             yield
         except Exception as error:
-            error.add_note(f"in step {n} of a scan of {self.shape.length} steps")
+            length = self.shape.length
+            error.add_note(
+                f"in step {n} of a {f'scan of {length} steps' if length >= 0 else 'loop'}"
+            )
             raise
 
 
@@ -93,6 +96,9 @@ class PythonMachine:
     slots: dict[int, State] = field(default_factory=dict)
     sweep: _ReverseState | None = None
     n_advances: int = 0
+    goes_on: Callable[[State], bool] | None = None
+    """Of a loop: looked at after each step of the forward phase."""
+    is_over: bool = False
 
     def run_rows(self, rows: np.ndarray, pause: Pause) -> None:
         for kind, start, stop, slot in rows.tolist():
@@ -100,6 +106,9 @@ class PythonMachine:
                 for n in range(start, stop):
                     self._advance(n)
                     pause()
+                    if self.goes_on is not None and not self.goes_on(self.current):
+                        self.is_over = True
+                        return
             elif kind == REVERSE:
                 for n in range(stop - 1, start - 1, -1):
                     self._reverse(n)

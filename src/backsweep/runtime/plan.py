@@ -10,15 +10,18 @@ from backsweep import config
 from backsweep.codegen.step import NotLowerable
 from backsweep.codegen.sweep_source import find_chains
 from backsweep.ir import ArrayType, Equation, Program
-from backsweep.passes.external import external_steps
+from backsweep.passes.external import all_equations, external_steps
 from backsweep.passes.residuals import ResidualPlan
 from backsweep.primitives.control import ScanShape, scan_shape
 from backsweep.runtime.arrays import round_up
 from backsweep.runtime.checkpointing import Checkpointing, effective
-from backsweep.runtime.choose import Choice, Demand, share
+from backsweep.runtime.choose import MOST_ONLINE, Choice, Demand, share
 from backsweep.runtime.compiled import compile_forward, residual_plan, threads_for
 from backsweep.runtime.report import ScanReport
 from backsweep.schedule import AbstractSchedule
+
+FORWARD = ("scan_forward", "while_forward")
+"""Names of what leaves a trajectory."""
 
 
 def carry_types(step: Program, shape: ScanShape) -> tuple[ArrayType, ...]:
@@ -42,6 +45,8 @@ def why_python(step: Program) -> str:
     """
     if config.is_jit_disabled():
         return "BACKSWEEP_NO_JIT is set"
+    if any(e.primitive.name.startswith("while_") for e in all_equations(step)):
+        return "there is a while_loop inside the step"
     names = ", ".join(external_steps(step))
     return f"the step is external: {names}" if names else ""
 
@@ -67,10 +72,10 @@ class ScanPlan:
         choice, demand = self.choice, self.demand
         why = why_python(self.step)
         report = ScanReport(
-            schedule=type(self.schedule).__name__,
+            schedule=type(self.schedule).__name__ if shape.length >= 0 else "Online",
             n_steps=shape.length,
             n_snapshots=self.schedule.n_snapshots,
-            all_bytes=shape.length * demand.file_bytes,
+            all_bytes=max(shape.length, 0) * demand.file_bytes,
             snapshot_bytes_disk=choice.n_disk * demand.file_bytes,
             executor=f"python ({why})" if why else "native",
             n_threads=config.n_threads(),
@@ -106,11 +111,13 @@ def demand_of(params: Any) -> Demand:
     step, shape = params["step"], scan_shape(params)
     uses_disk = effective(params.get("checkpointing")).uses_disk
     types = carry_types(step, shape)
+    slot_bytes = sum(round_up(t.nbytes) for t in types)
+    is_known = shape.length >= 0
     return Demand(
         shape.length,
-        sum(round_up(t.nbytes) for t in types),
+        slot_bytes,
         sum(t.nbytes for t in types),
-        contiguous_bytes(step, shape),
+        contiguous_bytes(step, shape) if is_known else MOST_ONLINE * slot_bytes,
         _advance_seconds(step, shape) if uses_disk else float("inf"),
     )
 
@@ -131,10 +138,9 @@ def plan_program(program: Program) -> dict[int, ScanPlan]:
     Scans with equal requests share one budget: those of the program are alive together, those of
     the items of a sum for one item at a time.
     """
-    alive = [e for e in program.equations if e.primitive.name == "scan_forward"]
+    alive = [e for e in program.equations if e.primitive.name in FORWARD]
     items = [
-        [e for e in item.equations if e.primitive.name == "scan_forward"]
-        for item in items_of(program)
+        [e for e in item.equations if e.primitive.name in FORWARD] for item in items_of(program)
     ]
     every = (*alive, *(e for item in items for e in item))
     requests = list(dict.fromkeys(_request(e) for e in every))

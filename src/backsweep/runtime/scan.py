@@ -93,7 +93,7 @@ def _allocate_ys(sweeper: Sweeper, step: Program, shape: ScanShape) -> list[np.n
     return ys
 
 
-def _inputs(step: Program, shape: ScanShape, consts: Any, xs: Any) -> SweepInputs:
+def step_inputs(step: Program, shape: ScanShape, consts: Any, xs: Any) -> SweepInputs:
     const_types, _, x_types = shape.split_inputs(step.in_types)
     return SweepInputs(consts, const_types, xs, x_types)
 
@@ -104,14 +104,14 @@ def run_scan(params: Any, args: Sequence[Any], event: Event = NOT_RESUMABLE) -> 
     if done is not None:
         return done
     step, shape = params["step"], scan_shape(params)
-    compiled = _try_compile(step, lambda: compile_forward(step, shape.any_length, in_place=True))
+    compiled = try_compile(step, lambda: compile_forward(step, shape.any_length, in_place=True))
     if isinstance(compiled, str):
         results = interpreted.run_scan(params, args)
         event.finish(results)
         return results
     consts, init, xs = shape.split_inputs(args)
-    memory = _state_memory(compiled, step, shape)
-    sweeper = Sweeper(compiled, memory, _inputs(step, shape, consts, xs))
+    memory = state_memory(compiled, step, shape)
+    sweeper = Sweeper(compiled, memory, step_inputs(step, shape, consts, xs))
     ys = _allocate_ys(sweeper, step, shape)
     at = _begin(memory, ys, init, event.point())
     if at < shape.length:
@@ -150,7 +150,7 @@ def _forward_pause(event: Event, memory: StateMemory, ys: list[np.ndarray], n: i
     return pause
 
 
-def _state_memory(
+def state_memory(
     compiled: CompiledSweep,
     step: Program,
     shape: ScanShape,
@@ -170,7 +170,7 @@ def _state_memory(
     )
 
 
-def _try_compile(step: Program, build: Any) -> CompiledSweep | str:
+def try_compile(step: Program, build: Any) -> CompiledSweep | str:
     """The compiled sweep, or why there is none."""
     try:
         return why_python(step) or build()
@@ -193,7 +193,7 @@ def run_scan_forward(
         check_inner_bytes(step, available_bytes)
         return compile_forward(program, shape.any_length, in_place=plan.residuals is not None)
 
-    compiled = _try_compile(step, build)
+    compiled = try_compile(step, build)
     if isinstance(compiled, str):
         report.executor = f"python ({compiled})"
         return interpreted.run_scan_forward(params, args, plan, report, event)
@@ -236,10 +236,10 @@ def _trajectory(
     step, shape = params["step"], scan_shape(params)
     consts, init, xs = shape.split_inputs(args)
     keeps_states = plan.choice.keeps_all and plan.residuals is None
-    memory = _state_memory(
+    memory = state_memory(
         compiled, step, shape, keeps_all=keeps_states, n_slots=plan.choice.n_slots
     )
-    sweeper = Sweeper(compiled, memory, _inputs(step, shape, consts, xs))
+    sweeper = Sweeper(compiled, memory, step_inputs(step, shape, consts, xs))
     ys = _allocate_ys(sweeper, step, shape)
     initial = [np.asarray(a, t.dtype) for a, t in zip(init, memory.types, strict=True)]
     store = open_store(plan, step, memory.types, event)
@@ -350,7 +350,7 @@ def _reverse_sweeper(
         plan=track.residuals,
         delays=shape.length > 0 and all(not np.any(b) for b in bars[:n_bars]),
     )
-    inputs, memory = _inputs(step, shape, consts, xs), track.memory
+    inputs, memory = step_inputs(step, shape, consts, xs), track.memory
     if track.residuals is not None:
         assert track.records is not None
         types: Any = track.residuals.forward.out_types[-track.residuals.n_residuals :]

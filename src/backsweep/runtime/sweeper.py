@@ -96,6 +96,11 @@ class StateMemory:
         return view(int(self.registers[0, 2 * j]), type.shape, type.dtype)
 
     @property
+    def is_over(self) -> bool:
+        """Whether a sweep that halts has come to its end."""
+        return bool(self.registers[0, 2 * len(self.types) + 3])
+
+    @property
     def n_advances(self) -> int:
         return int(self.registers[0, 2 * len(self.types) + 1])
 

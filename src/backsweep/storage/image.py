@@ -10,7 +10,8 @@ Numbers of a file are small datasets and no attributes, since object headers hav
 
     backsweep/step          int64
     backsweep/time          float64, step * dt in seconds; where dt is known
-    backsweep/crc32         uint32 per field, in the order of its attribute ``fields``
+    backsweep/checksum      uint32 per field, in the order of its attribute ``fields``; see
+                            `storage.checksum`
 
 and constant are the attributes ``format_version`` and ``program`` of the file, ``units`` and
 ``DIMENSION_LABELS`` of the fields. See docs/decisions/0013-raw-writes-into-an-hdf5-image.md.
@@ -122,7 +123,7 @@ def make_image(layout: Layout) -> Image:
 def _create_numbers(file: h5py.File, layout: Layout) -> dict[str, h5py.Dataset]:
     kinds: dict[str, tuple[tuple[int, ...], str]] = {
         "step": ((), "<i8"),
-        "crc32": ((len(layout.names),), "<u4"),
+        "checksum": ((len(layout.names),), "<u4"),
     }
     if layout.dt is not None:
         kinds["time"] = (), "<f8"
@@ -131,7 +132,7 @@ def _create_numbers(file: h5py.File, layout: Layout) -> dict[str, h5py.Dataset]:
         name: _create(file, f"{OWN_NAME}/{name}", shape, np.dtype(kind))
         for name, (shape, kind) in kinds.items()
     }
-    _set_texts(made["crc32"], "fields", layout.names)
+    _set_texts(made["checksum"], "fields", layout.names)
     if layout.dt is not None:
         made["time"].attrs["units"] = "s"
         made["time"].attrs["dt"] = layout.dt
@@ -227,7 +228,7 @@ def open_file(path: Path) -> int:
 def _describe(file: h5py.File, head: bytes) -> Image:
     """What a file says about itself."""
     numbers = dict(file[OWN_NAME].items())
-    names = [bytes(name).decode() for name in numbers["crc32"].attrs.get("fields", ())]
+    names = [bytes(name).decode() for name in numbers["checksum"].attrs.get("fields", ())]
     fields = [file[name] for name in names]
     layout = Layout(
         names,

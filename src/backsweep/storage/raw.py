@@ -23,6 +23,7 @@ import numpy as np
 
 from backsweep.errors import SnapshotError
 from backsweep.storage.base import Array, Layout
+from backsweep.storage.checksum import checksum_of
 from backsweep.storage.files import read_at, reason, reserve, write_at
 
 #: Starts the footer; the digit is the version of the format.
@@ -64,7 +65,7 @@ class Image:
     fields : tuple of Place
         One per field; an empty field has none in the file, and the place (0, 0).
     numbers : dict of str to Place
-        Those of ``step``, ``crc32`` and, if known, ``time``.
+        Those of ``step``, ``checksum`` and, if known, ``time``.
     """
 
     layout: Layout
@@ -110,7 +111,7 @@ class Image:
             data, place = _bytes_of(np.asarray(array, order="C")), self.fields[i]
             if place.stop <= len(head):
                 head[place.start : place.stop] = data
-                checksums[i] = crc32(data)
+                checksums[i] = checksum_of(data)
             else:
                 checksums[i] = _write_data(fd, data, place.start)
         during()
@@ -196,12 +197,12 @@ class Image:
     def _values(self, step: int, checksums: Array) -> Iterator[tuple[str, bytes]]:
         """The bytes of all numbers."""
         yield "step", np.array(step, "<i8").tobytes()
-        yield "crc32", checksums.tobytes()
+        yield "checksum", checksums.tobytes()
         if self.layout.dt is not None:
             yield "time", np.array(step * self.layout.dt, "<f8").tobytes()
 
     def _checksums(self, head: bytes) -> Array:
-        return np.frombuffer(self._number(head, "crc32"), "<u4")
+        return np.frombuffer(self._number(head, "checksum"), "<u4")
 
 
 def read_head(fd: int, path: Path) -> bytes:
@@ -241,7 +242,7 @@ def _write_data(fd: int, data: memoryview, start: int) -> int:
     checksum = 0
     for i in range(0, len(data), _CHUNK):
         part = data[i : i + _CHUNK]
-        checksum = crc32(part, checksum)
+        checksum = checksum_of(part, checksum)
         write_at(fd, part, start + i)
     return checksum
 
@@ -251,5 +252,5 @@ def _read_data(fd: int, target: memoryview, start: int) -> int:
     for i in range(0, len(target), _CHUNK):
         part = target[i : i + _CHUNK]
         read_at(fd, part, start + i)
-        checksum = crc32(part, checksum)
+        checksum = checksum_of(part, checksum)
     return checksum
