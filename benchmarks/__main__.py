@@ -17,7 +17,17 @@ from typing import Any
 from benchmarks.rows import Row, make_parser
 from benchmarks.table import update_page
 
-SCRIPTS = ("acoustic", "bloch", "pair_forces", "hdf5", "heat", "first_call", "shots", "marmousi2")
+SCRIPTS = (
+    "acoustic",
+    "bloch",
+    "pair_forces",
+    "hdf5",
+    "budgets",
+    "heat",
+    "first_call",
+    "shots",
+    "marmousi2",
+)
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "output" / "benchmarks"
 PAGE = ROOT / "docs" / "benchmarks.md"

@@ -23,8 +23,9 @@ from benchmarks.rows import Row, make_parser, run_script
 N_ROUNDS = 50
 #: Both write over older files: so many are on disk at a time.
 N_FILES = 4
-#: For the gradient: 50 snapshots of 2 MiB.
-BUDGET = 50 * 2 * 512 * 512 * 4
+#: For the gradient: snapshots of 2 MiB.
+N_SNAPSHOTS = 50
+BUDGET = N_SNAPSHOTS * 2 * 512 * 512 * 4
 
 
 def make_store(folder: str | None) -> Work:
@@ -74,9 +75,11 @@ def make_gradient(folder: str | None, is_on_disk: bool) -> Work:
     problem = Acoustic()
     directory = tempfile.TemporaryDirectory(dir=folder)
     if is_on_disk:
-        checkpointing = bs.Checkpointing(disk=BUDGET, directory=directory.name)
+        checkpointing = bs.Checkpointing(
+            snapshots=N_SNAPSHOTS, memory=0, disk=2 * BUDGET, directory=directory.name
+        )
     else:
-        checkpointing = bs.Checkpointing(memory=BUDGET)
+        checkpointing = bs.Checkpointing(snapshots=N_SNAPSHOTS)
     _, misfit = make_acoustic(problem, checkpointing)
     gradient = bs.value_and_grad(misfit)
 

@@ -129,6 +129,10 @@ def plan_scan(params: Any, choice: Choice, demand: Demand) -> ScanPlan:
     active_in = params.get("active_in")
     can_keep = choice.keeps_all and active_in is not None and not why_python(step)
     residuals = residual_plan(step, shape.any_length, active_in) if can_keep else None
+    if residuals is not None and choice.memory is not None:
+        types: Any = residuals.forward.out_types[-residuals.n_residuals :]
+        if shape.length * sum(round_up(t.nbytes) for t in types) > choice.memory:
+            residuals = None
     return ScanPlan(effective(params.get("checkpointing")), choice, demand, residuals, step, n_xs)
 
 
