@@ -1,4 +1,8 @@
-"""Ctrl-C and SIGTERM: the root saves what it has and ends the job; the other ranks wait."""
+"""Ctrl-C and the signals of batch systems.
+
+At Ctrl-C the root saves what it has and ends the job; the other ranks wait. While an inversion
+runs, `runtime.stop` notes SIGUSR1 and SIGTERM, and all ranks end together.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +40,8 @@ def check() -> None:
         raise KeyboardInterrupt
 
 
-def exit_code() -> int:
+def exit_code(signal_name: str = "") -> int:
     """As shells have it: 130 after Ctrl-C, 143 after SIGTERM."""
+    if signal_name:
+        return 128 + signal.Signals[signal_name]
     return 128 + (_received[0] if _received else signal.SIGINT)
