@@ -6,9 +6,13 @@ runs, `runtime.stop` notes SIGUSR1 and SIGTERM, and all ranks end together.
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType
 from typing import NoReturn
+
+#: Exit code of a run that the same command goes on with.
+STOPPED = 85
 
 _HANDLED = (signal.SIGINT, signal.SIGTERM)
 _received: list[int] = []
@@ -21,12 +25,16 @@ def die_at_once() -> None:
     """
     for number in _HANDLED:
         signal.signal(number, signal.SIG_DFL)
+    # Nothing is lost: the same command goes on, with whatever there is.
+    signal.signal(signal.SIGUSR1, lambda number, frame: os._exit(STOPPED))
 
 
 def handle_signals(is_root: bool) -> None:
     """Let the root raise `KeyboardInterrupt`, and the other ranks wait for the root."""
     for number in _HANDLED:
         signal.signal(number, _interrupt if is_root else signal.SIG_IGN)
+    # It is for inversions: nobody should start one again that has just ended.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

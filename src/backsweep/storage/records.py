@@ -152,7 +152,7 @@ class RecordFolder:
         """Release the folder, and keep the records, if there are any; may be called again."""
         if not self._is_open:
             return
-        if not self.records and not self.folders:
+        if not self.records and not any(p.is_file() for f in self.folders for p in f.rglob("*")):
             self.clear()
         self._folder.close()
         self._is_open = False
