@@ -26,7 +26,7 @@ Json: TypeAlias = "str | int | float | bool | None | list[Json] | dict[str, Json
 
 _ABOUT: Final = "backsweep (JSON)"
 _TEXT_UNIT: Final = 1024
-"""Bytes to a multiple of which a text is filled up: files of a kind share one image."""
+"""Bytes to a multiple of which a text is filled up: files of one kind share one image."""
 
 
 def write_arrays(
