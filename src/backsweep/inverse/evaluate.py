@@ -210,4 +210,4 @@ def _of_parts(request: Checkpointing) -> Checkpointing:
     if not request.resume:
         return request
     folder = request.snapshot_folder if request.uses_disk else None
-    return replace(request, resume=False, directory=None, scratch=folder)
+    return replace(request, resume=False, fresh=False, directory=None, scratch=folder)

@@ -112,15 +112,13 @@ def invert(
         Team(comm, tasks) as team,
     ):
         if comm.is_root:
-            calls = Calls(team, folder, request.interval)
+            calls = Calls(team, folder, say, request.interval)
             n_evaluations = sum(stage.evaluations for stage in inversion.stages)
             if found := calls.found(n_evaluations, len(problem.items)):
                 say(found)
-            try:
+            with calls.kept():
                 RootRun(history, inversion, calls, on_evaluation, say).run()
-            finally:
-                calls.save()
-            on_end(history)
+                on_end(history)
             if folder is not None:
                 folder.clear()
     return history

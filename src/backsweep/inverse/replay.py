@@ -14,14 +14,15 @@ import hashlib
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
 import numpy as np
 
 from backsweep.comm import Team
-from backsweep.errors import SnapshotError
+from backsweep.errors import SnapshotError, Stopped
 from backsweep.inverse.cost import Cost
 from backsweep.inverse.evaluate import Evaluation
 from backsweep.inverse.problem import Parameters
@@ -71,6 +72,8 @@ class Calls:
         Its tasks take an `UnderWay` as last argument.
     folder : RecordFolder, optional
         Without it nothing is recorded.
+    say : callable
+        Told what could not be written.
     interval : float
         Seconds after which a failed write is tried again.
 
@@ -80,8 +83,14 @@ class Calls:
         Whether the last answer was recorded.
     """
 
-    def __init__(self, team: Team, folder: RecordFolder | None, interval: float = 60.0) -> None:
-        self.team, self.folder, self.interval = team, folder, interval
+    def __init__(
+        self,
+        team: Team,
+        folder: RecordFolder | None,
+        say: Callable[[str], None],
+        interval: float,
+    ) -> None:
+        self.team, self.folder, self.say, self.interval = team, folder, say, interval
         self.is_served = False
         self._records = [] if folder is None else folder.records
         restarts = [k for k, record in enumerate(self._records) if _is_restart(record)]
@@ -161,6 +170,24 @@ class Calls:
             parameters = {name: arrays[f"p{k}"] for k, name in enumerate(about["names"])}
             yield PastCall(about["stage"], counts, parameters, _answer(record, arrays))
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """If the block ends with an error all records are made durable.
+
+        Raises
+        ------
+        SnapshotError
+            If they cannot be written when the run is stopped, which promises that it is kept.
+        """
+        try:
+            yield
+        except Stopped:
+            self.save()
+            raise
+        except BaseException:
+            self._save_or_say()
+            raise
+
     def save(self) -> None:
         """Make all records durable.
 
@@ -211,12 +238,13 @@ class Calls:
         is_due = time.monotonic() - self._last >= self._pause or n_bytes > MAX_UNSAVED_BYTES
         if not (is_due or stop.requested()):
             return
+        self._save_or_say()
+
+    def _save_or_say(self) -> None:
         try:
             self.save()
         except SnapshotError as error:
-            if stop.requested():
-                raise
-            warnings.warn(f"{error}; the run goes on without it", RuntimeWarning, stacklevel=4)
+            self.say(f"{error}; the run goes on without it")
             self._last, self._pause = time.monotonic(), self.interval
 
 
