@@ -92,7 +92,7 @@ IN_SETTINGS = [
     ("checkpointing.memory=-1", "-1 is no amount of memory"),
     ("checkpointing.memory=1.2.3 MB", "'1.2.3 MB' is no amount of memory"),
     ("checkpointing.memory=[1]", "checkpointing.memory = [1]: a whole number or a text is needed"),
-    ("checkpointing.disk=1 GB", "disk and directory belong together"),
+    ("checkpointing.disk=1 GB", "disk= is a budget for files: give directory="),
     ("stages=[3]", "stages.0 = 3: a table is needed"),
     ("stages=[{evaluations = true}]", "stages.0.evaluations = True: a whole number of at least"),
     ("stages=[{evaluations = 2, lowpas = 3}]", "stages.lowpas is not known; did you mean 'lowpas"),

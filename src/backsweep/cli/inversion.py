@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -50,7 +51,7 @@ def run_inversion(path: Path, changes: Sequence[str], overwrite: bool, fresh: bo
 
 def _is_begun(request: Checkpointing) -> bool:
     """Whether there is something to resume: then the result is that of this run so far."""
-    return request.resume and Path(request.directory or "", "manifest.json").exists()
+    return request.resume and os.path.exists(Path(request.directory or "", "manifest.json"))
 
 
 def _run(

@@ -110,7 +110,7 @@ class CheckpointingTable(Table):
 def resume_folder(result: Path, directory: str | None) -> Path:
     """Where an inversion keeps what it needs to be resumed."""
     name = f"{result.name}.resume"
-    return result.with_name(name) if directory is None else Path(directory) / name
+    return (result.parent if directory is None else Path(directory)) / name
 
 
 class OutputTable(Table):
