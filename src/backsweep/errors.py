@@ -94,6 +94,7 @@ class Stopped(SystemExit):
 
     def __init__(self, signal_name: str, where: str) -> None:
         super().__init__(85)
+        self.signal_name, self.where = signal_name, where
         self.message = (
             f"{signal_name} received: stopped; the work so far is kept in {where}, and the same "
             "call goes on from there"

@@ -18,7 +18,7 @@ from backsweep.inverse import (
     Unknown,
     invert,
 )
-from backsweep.inverse.invert import _amplified
+from backsweep.inverse.units import amplified
 from problems import Decay, Plain
 
 
@@ -301,5 +301,5 @@ def test_gauss_newton_spends_its_last_evaluation_on_a_step(decay, n):
 def test_illumination_is_relative_to_what_is_sought():
     """Not to the source, which shines far brighter where nothing is sought."""
     settings = {"a": Unknown(scale=2.0, mask=np.array([False, True, True]))}
-    found = _amplified(settings, {"a": np.array([1e9, 4.0, 1.0])})["a"].scale
+    found = amplified(settings, {"a": np.array([1e9, 4.0, 1.0])})["a"].scale
     np.testing.assert_allclose(found[1:], 2.0 / np.sqrt([1.01, 0.26]))

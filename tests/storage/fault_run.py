@@ -13,6 +13,7 @@ import numpy as np
 from backsweep.storage import Layout
 from backsweep.storage.durable import DurableFolder
 from backsweep.storage.hdf5 import HDF5Store
+from backsweep.storage.records import RecordFolder
 from backsweep.storage.results import Variable, write_result
 
 IDENTITY = {"program": "1234"}
@@ -42,6 +43,11 @@ def main(directory: Path) -> None:
             if number > 1:
                 folder.attach(f"done-{number}", named(number))
             folder.save(named(number), {"number": number}, attached=folder_needs(number))
+    with RecordFolder(directory / "records", IDENTITY) as records:
+        if not records.records:
+            records.append([({"number": number}, named(number)) for number in range(2)])
+        for number in range(len(records.records), N_GENERATIONS):
+            records.append([({"number": number}, named(number))])
     for number in range(3):
         variable = Variable(np.full(50, number), ("x",))
         write_result(directory / "result.h5", {"u": variable}, {"number": number})

@@ -20,6 +20,7 @@ from backsweep.storage.background import BackgroundStore
 from backsweep.storage.durable import DurableFolder
 from backsweep.storage.faults import POINTS
 from backsweep.storage.hdf5 import HDF5Store
+from backsweep.storage.records import RecordFolder
 from backsweep.storage.results import read_result
 
 RUN = Path(__file__).with_name("fault_run.py")
@@ -56,6 +57,11 @@ def assert_intact(directory):
                 assert [*point.attached] == folder_needs(generation)
                 for name in point.attached:
                     assert_named(folder.attached(name), int(name.removeprefix("done-")))
+    if (directory / "records").exists():
+        with RecordFolder(directory / "records", IDENTITY) as folder:
+            for number, record in enumerate(folder.records):
+                assert record.about == {"number": number}
+                assert_named(record.read(), number)
     if (directory / "result.h5").exists():
         variables, attributes = read_result(directory / "result.h5")
         assert (variables["u"].values == attributes["number"]).all()
@@ -79,7 +85,7 @@ def test_killed_at(tmp_path, point):
         assert run(directory, f"{point}:{count}:kill").returncode == -signal.SIGKILL
         with warnings.catch_warnings(action="error"):
             found = assert_intact(directory)
-        assert temporaries(directory, "snapshots", "points") == []
+        assert temporaries(directory, "snapshots", "points", "records") == []
         if point.partition(".")[0] in ("point", "manifest") and count == 3:
             # Half of generation 3 was written; or all of it, but not its manifest.
             assert found == (3 if point == "manifest.after-rename" else 2)
@@ -87,9 +93,11 @@ def test_killed_at(tmp_path, point):
     done = run(directory)
     assert (done.returncode, done.stderr) == (0, "")
     assert assert_intact(directory) == N_GENERATIONS
-    assert temporaries(directory, "snapshots", "points", ".") == []
+    assert temporaries(directory, "snapshots", "points", "records", ".") == []
     # The manifest, two generations, and the three attachments that these need.
     assert len(os.listdir(directory / "points")) == 6
+    # The manifest, the point that has the identity, and five files of six records.
+    assert len(os.listdir(directory / "records")) == 7
 
 
 @pytest.mark.parametrize("action", ["raise", "full"])
@@ -109,7 +117,7 @@ def test_a_disk_that_fails(tmp_path, monkeypatch, action):
             with pytest.raises(BacksweepError, match=os.strerror(number)):
                 main(directory)
         assert len(os.listdir("/proc/self/fd")) == n_handles
-        assert temporaries(directory, "snapshots", "points", ".") == []
+        assert temporaries(directory, "snapshots", "points", "records", ".") == []
         assert_intact(directory)
         main(directory)
         assert assert_intact(directory) == N_GENERATIONS

@@ -2,97 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from backsweep import config
-from backsweep.cli import interrupt
 from backsweep.cli.job import Job, open_job
-from backsweep.cli.output import EvaluationProgress, console, print_summary
-from backsweep.cli.pictures import check_picture, draw_result
-from backsweep.cli.results import Saver, check_target, data_variables, run_attributes
+from backsweep.cli.output import console
+from backsweep.cli.results import check_target, data_variables, run_attributes
 from backsweep.comm import agreement
-from backsweep.errors import ResultError, RunFileError
+from backsweep.errors import RunFileError
 from backsweep.inverse.evaluate import Evaluator
-from backsweep.inverse.history import History
-from backsweep.inverse.invert import check_inversion, invert
 from backsweep.problems.files import read_array
 from backsweep.runtime.checkpointing import default_checkpointing
 from backsweep.storage.results import write_result
 from backsweep.testing import CheckError, check_transpose, check_vjp, taylor_test
-
-
-def run_inversion(path: Path, changes: Sequence[str], overwrite: bool) -> None:
-    """The command `invert`. Collective: every rank must call."""
-    begin = time.perf_counter()
-    job = open_job(path, changes)
-    target = Path(job.run.output.result)
-    with agreement(job.comm):
-        inversion = job.run.inversion()
-        check_inversion(job.described, inversion)
-        Evaluator(job.described, job.comm)
-        if job.comm.is_root:
-            check_target(target, overwrite)
-            if job.run.output.picture:
-                check_picture(Path(job.run.output.picture))
-    history = History(job.described, keeps_every_model=job.run.output.every_model)
-    n_evaluations = sum(stage.evaluations for stage in inversion.stages)
-    saver = Saver(target, run_attributes(job), console.print)
-    try:
-        with EvaluationProgress(n_evaluations) as progress:
-
-            def on_evaluation(history: History) -> None:
-                progress.show(history)
-                saver.save_now_and_then(history)
-                interrupt.check()
-
-            invert(
-                job.problem,
-                inversion,
-                comm=job.comm,
-                checkpointing=job.checkpointing,
-                on_evaluation=on_evaluation,
-                history=history,
-            )
-    except BaseException as error:
-        _save_partial(job, saver, history, error)
-        raise
-    if job.comm.is_root:
-        saver.save(history)
-        print_summary(history, begin, job.comm.size, config.n_threads())
-        console.print(f"result      {target.resolve()}")
-        _draw(job, target)
-
-
-def _save_partial(job: Job, saver: Saver, history: History, error: BaseException) -> None:
-    if not job.comm.is_root or not history.rows:
-        return
-    history.status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-    history.reason = history.reason or f"{type(error).__name__}: {error}".rstrip(": ")
-    try:
-        saver.save(history)
-    except ResultError as failure:
-        # What ended the run decides how the program ends.
-        console.print(str(failure))
-        return
-    console.print(
-        f"{history.status} after {len(history.rows)} evaluations; the result so far is in "
-        f"{saver.path.resolve()}"
-    )
-
-
-def _draw(job: Job, result: Path) -> None:
-    """A run whose picture cannot be drawn is done all the same."""
-    if job.run.output.picture:
-        try:
-            picture = draw_result(result, Path(job.run.output.picture))
-            console.print(f"picture     {picture.resolve()}")
-        except ResultError as error:
-            console.print(f"no picture: {error}")
 
 
 def run_forward(

@@ -1,10 +1,18 @@
-"""Ctrl-C and SIGTERM: the root saves what it has and ends the job; the other ranks wait."""
+"""Ctrl-C and the signals of batch systems.
+
+At Ctrl-C the root saves what it has and ends the job; the other ranks wait. While an inversion
+runs, `runtime.stop` notes SIGUSR1 and SIGTERM, and all ranks end together.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType
 from typing import NoReturn
+
+#: Exit code of a run that the same command goes on with.
+STOPPED = 85
 
 _HANDLED = (signal.SIGINT, signal.SIGTERM)
 _received: list[int] = []
@@ -17,12 +25,16 @@ def die_at_once() -> None:
     """
     for number in _HANDLED:
         signal.signal(number, signal.SIG_DFL)
+    # Nothing is lost: the same command goes on, with whatever there is.
+    signal.signal(signal.SIGUSR1, lambda number, frame: os._exit(STOPPED))
 
 
 def handle_signals(is_root: bool) -> None:
     """Let the root raise `KeyboardInterrupt`, and the other ranks wait for the root."""
     for number in _HANDLED:
         signal.signal(number, _interrupt if is_root else signal.SIG_IGN)
+    # It is for inversions: nobody should start one again that has just ended.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -36,6 +48,8 @@ def check() -> None:
         raise KeyboardInterrupt
 
 
-def exit_code() -> int:
+def exit_code(signal_name: str = "") -> int:
     """As shells have it: 130 after Ctrl-C, 143 after SIGTERM."""
+    if signal_name:
+        return 128 + signal.Signals[signal_name]
     return 128 + (_received[0] if _received else signal.SIGINT)

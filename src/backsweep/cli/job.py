@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,15 @@ class Job:
         return self.described.problem
 
 
-def open_job(path: Path, changes: Sequence[str]) -> Job:
+def open_job(
+    path: Path,
+    changes: Sequence[str],
+    on_connected: Callable[[AbstractComm], object] = lambda comm: None,
+) -> Job:
     """Read a run file and make its problem. Collective: every rank must call."""
     comm = connect()
     interrupt.handle_signals(comm.is_root)
+    on_connected(comm)
     with agreement(comm):
         run, text, folders = load(path, changes)
         described = Described(make_problem(run, folders))

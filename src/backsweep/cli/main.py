@@ -1,8 +1,9 @@
 """The entry point: commands, and one clear sentence for each error.
 
 Exit codes: 0 done; 1 an unexpected error (a bug, ours or of the user's module); 2 wrong use, or
-something that the run needs is missing; 130 after Ctrl-C and 143 after SIGTERM, when the result
-so far is saved.
+something that the run needs is missing; 85 after SIGUSR1 or SIGTERM, when an inversion is kept and
+the same command goes on with it; 130 after Ctrl-C, when it is kept as well. Without anything to go
+on with 143 after SIGTERM.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import typer
 from backsweep import config
 from backsweep.cli import interrupt
 from backsweep.comm import Agreed
-from backsweep.errors import BacksweepError
+from backsweep.errors import BacksweepError, Stopped
 
 app = typer.Typer(
     help="Gradients of long simulations: inversions and designs from run files.",
@@ -47,11 +48,18 @@ def common(
 
 
 @app.command()
-def invert(run: RunPath, changes: Changes = None, overwrite: Overwrite = False) -> None:
-    """Find the parameters that explain the data; save models, misfits and costs."""
-    from backsweep.cli.commands import run_inversion
+def invert(
+    run: RunPath,
+    changes: Changes = None,
+    overwrite: Overwrite = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over, whatever there is to resume.")
+    ] = False,
+) -> None:
+    """Find the parameters that explain the data; the same command resumes what was killed."""
+    from backsweep.cli.inversion import run_inversion
 
-    _guarded(run_inversion, run, changes or [], overwrite)
+    _guarded(run_inversion, run, changes or [], overwrite, fresh)
 
 
 @app.command()
@@ -108,9 +116,10 @@ def show(
 @app.command()
 def demo(changes: Changes = None) -> None:
     """See a subsurface appear from seismic records that the code makes itself."""
-    from backsweep.cli.commands import run_inversion
+    from backsweep.cli.inversion import run_inversion
 
-    _guarded(run_inversion, Path(__file__).with_name("demo.toml"), changes or [], True)
+    # Whatever is found under its name: overwritten, and not resumed.
+    _guarded(run_inversion, Path(__file__).with_name("demo.toml"), changes or [], True, True)
 
 
 _state = {"debug": False}
@@ -132,6 +141,8 @@ def _guarded(command: Callable[..., None], *args: Any) -> None:
         sys.exit(2)
     except BacksweepError as error:
         _end(error, 2)
+    except Stopped as stopped:  # which all ranks raise
+        sys.exit(stopped.code)
     except KeyboardInterrupt:
         _end(None, interrupt.exit_code())
     except SystemExit as error:  # of the user's module, on this rank alone

@@ -6,17 +6,18 @@ import importlib
 import inspect
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import model_validator
 
 from backsweep.errors import ModelError, RunFileError, did_you_mean
-from backsweep.inverse.invert import Inversion, Method, Preconditioner, Regulariser, Stage
+from backsweep.inverse.identity import checksum_of_file
+from backsweep.inverse.inversion import Inversion, Method, Preconditioner, Regulariser, Stage
 from backsweep.inverse.regularisation import Tikhonov, TotalVariation
 from backsweep.inverse.transforms import Unknown
-from backsweep.problems.files import ArrayFile, read_array
+from backsweep.problems.files import ArrayFile, find_file, read_array
 from backsweep.problems.tables import Count, NotNegative, Positive, Table
 from backsweep.runtime.checkpointing import Checkpointing
 
@@ -71,21 +72,45 @@ class OptimiserTable(Table):
 
 
 class CheckpointingTable(Table):
-    """[checkpointing]: as `backsweep.Checkpointing`."""
+    """[checkpointing]: as `backsweep.Checkpointing`; `resume` is for the command `invert`."""
 
     memory: int | str | None = None
     disk: int | str | None = None
     directory: str | None = None
-    schedule: Literal["auto", "store_all", "binomial"] = "auto"
+    scratch: str | None = None
+    schedule: Literal["auto", "store_all", "binomial", "multistage", "mixed", "online"] = "auto"
     snapshots: Count | None = None
+    resume: bool = True
+    interval: Positive = 60.0
 
     @model_validator(mode="after")
     def _fits(self) -> CheckpointingTable:
+        if not self.resume and self.disk is None:
+            Checkpointing(directory=self.directory)
         self.request()
         return self
 
     def request(self) -> Checkpointing:
-        return Checkpointing(**self.model_dump())
+        """Of a gradient that is not resumed."""
+        given = self.model_dump(exclude={"resume"})
+        if self.disk is None:
+            given["directory"] = None
+        return Checkpointing(**given)
+
+    def resumable(self, result: Path, fresh: bool) -> Checkpointing:
+        """Of an inversion that writes a result."""
+        if not self.resume:
+            return self.request()
+        folder = resume_folder(result, self.directory)
+        scratch = self.scratch or (self.directory if self.disk is not None else None)
+        given = self.model_dump() | {"directory": str(folder), "scratch": scratch}
+        return Checkpointing(**given, fresh=fresh)
+
+
+def resume_folder(result: Path, directory: str | None) -> Path:
+    """Where an inversion keeps what it needs to be resumed."""
+    name = f"{result.name}.resume"
+    return (result.parent if directory is None else Path(directory)) / name
 
 
 class OutputTable(Table):
@@ -140,6 +165,28 @@ class RunFile(Table):
                 )
             found.append(Stage(evaluations, settings))
         return found
+
+
+def problem_identity(run: RunFile, folders: Sequence[Path]) -> dict[str, str]:
+    """Texts of all settings of [problem], and checksums of the files that they name."""
+    found = {"model": run.model}
+    for key, value in _flat(run.problem, "problem"):
+        found[key] = str(value)
+        if isinstance(value, str):
+            try:
+                path = find_file(value.partition(":")[0], folders)
+                found[key] = f"{checksum_of_file(path)} {value.partition(':')[2]}".strip()
+            except (ValueError, OSError):
+                continue
+    return found
+
+
+def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _flat(each, f"{key}.{name}")
+    else:
+        yield key, value
 
 
 def load(path: Path, changes: Sequence[str] = ()) -> tuple[RunFile, str, tuple[Path, ...]]:

@@ -4,9 +4,18 @@
 """
 
 from backsweep.comm.base import AbstractComm, SerialComm
-from backsweep.comm.errors import Agreed, agreement
+from backsweep.comm.errors import Agreed, agreement, stop_message
 from backsweep.comm.launch import connect
 from backsweep.comm.team import Team
 from backsweep.comm.tree import TreeSum
 
-__all__ = ["AbstractComm", "Agreed", "SerialComm", "Team", "TreeSum", "agreement", "connect"]
+__all__ = [
+    "AbstractComm",
+    "Agreed",
+    "SerialComm",
+    "Team",
+    "TreeSum",
+    "agreement",
+    "connect",
+    "stop_message",
+]

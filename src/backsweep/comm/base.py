@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, NoReturn, final
 
 
@@ -14,10 +15,13 @@ class AbstractComm(ABC):
     Attributes
     ----------
     rank, size : int
+    while_waiting : callable
+        Called again and again while this rank waits for another one.
     """
 
     rank: int
     size: int
+    while_waiting: Callable[[], object] = staticmethod(lambda: None)
 
     @property
     def is_root(self) -> bool:
@@ -47,6 +51,14 @@ class AbstractComm(ABC):
         """What another rank sends to this one."""
 
     @abstractmethod
+    def raise_alarm(self, number: int) -> None:
+        """Let `alarm` return a number on all ranks soon. Not collective; the first one counts."""
+
+    @abstractmethod
+    def alarm(self) -> int:
+        """The number of the alarm that a rank has raised, or 0. Quick, and not collective."""
+
+    @abstractmethod
     def abort(self, code: int) -> NoReturn:
         """End the whole job at once with an exit code."""
 
@@ -57,6 +69,7 @@ class SerialComm(AbstractComm):
 
     rank = 0
     size = 1
+    _alarm = 0
 
     def broadcast(self, value: Any) -> Any:
         return value
@@ -66,6 +79,12 @@ class SerialComm(AbstractComm):
 
     def receive(self, rank: int) -> Any:
         raise ValueError(f"a job of one rank receives nothing (from rank {rank})")
+
+    def raise_alarm(self, number: int) -> None:
+        self._alarm = self._alarm or number
+
+    def alarm(self) -> int:
+        return self._alarm
 
     def abort(self, code: int) -> NoReturn:
         sys.stdout.flush()

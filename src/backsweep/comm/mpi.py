@@ -19,7 +19,7 @@ from mpi4py import MPI
 from backsweep.comm.base import AbstractComm
 from backsweep.comm.errors import Agreed
 
-_TAG = 11
+_TAG, _ALARM_TAG = 11, 12
 _LONGEST_SLEEP = 1e-3  # s
 _LAST_WORDS = 0.3  # s: what mpiexec has not read of the output at an abort is lost
 _PIECE = 1 << 28
@@ -34,6 +34,8 @@ class MPIComm(AbstractComm):
         self._comm = MPI.COMM_WORLD.Dup()
         self.rank = self._comm.Get_rank()
         self.size = self._comm.Get_size()
+        self._alarm = 0
+        self._alarms_sent: list[MPI.Request] = []
 
     def broadcast(self, value: Any) -> Any:
         # Along a binomial tree: rank r is served by r without its lowest bit.
@@ -69,6 +71,24 @@ class MPIComm(AbstractComm):
             self._receive_bytes(part, rank)
         return pickle.loads(parts[0].data, buffers=parts[1:])
 
+    def raise_alarm(self, number: int) -> None:
+        if self._alarm:
+            return
+        self._alarm = number
+        # The root tells all others: had each rank to, a signal to all would make n^2 messages.
+        for rank in range(1, self.size) if self.is_root else (0,):
+            message = [np.array([number], np.int64), MPI.INT64_T]
+            self._alarms_sent.append(self._comm.Isend(message, rank, _ALARM_TAG))
+
+    def alarm(self) -> int:
+        while not self._alarm and self._comm.Iprobe(MPI.ANY_SOURCE, _ALARM_TAG):
+            found = np.empty(1, np.int64)
+            self._comm.Recv([found, MPI.INT64_T], MPI.ANY_SOURCE, _ALARM_TAG)
+            if self.is_root:
+                self.raise_alarm(int(found[0]))
+            self._alarm = int(found[0])
+        return self._alarm
+
     def abort(self, code: int) -> NoReturn:
         abort_all(code)
 
@@ -82,10 +102,10 @@ class MPIComm(AbstractComm):
         for start in range(0, data.size, _PIECE):
             self._wait(self._comm.Irecv([data[start : start + _PIECE], MPI.BYTE], rank, _TAG).Test)
 
-    @staticmethod
-    def _wait(is_done: Any) -> None:
+    def _wait(self, is_done: Any) -> None:
         pause = 1e-5
         while not is_done():
+            self.while_waiting()
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_SLEEP)
 

@@ -36,9 +36,14 @@ class TreeSum:
 
     def add(self, number: int, terms: Terms) -> None:
         """Add the arrays of one item."""
-        self._put(0, number, terms)
+        self.put(0, number, terms)
 
-    def _put(self, level: int, k: int, terms: Terms) -> None:
+    def nodes(self) -> dict[tuple[int, int], Terms]:
+        """The sums so far by (level, k): of the items from k 2^level to (k + 1) 2^level - 1."""
+        return dict(self._partial)
+
+    def put(self, level: int, k: int, terms: Terms) -> None:
+        """Add a node of a tree with as many terms."""
         while (1 << level) < self.n:
             sibling = k ^ 1
             if sibling << level < self.n:
@@ -60,7 +65,7 @@ class TreeSum:
                 return None
             if comm.rank + step < comm.size:
                 for (level, k), terms in comm.receive(comm.rank + step):
-                    self._put(level, k, terms)
+                    self.put(level, k, terms)
             step *= 2
         (total,) = self._partial.values()
         return total

@@ -2,56 +2,26 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, final
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, final
 
 import numpy as np
 
 from backsweep.api.derivatives import grad, jvp, value_and_grad, vjp
-from backsweep.comm import AbstractComm, TreeSum, agreement
+from backsweep.comm import AbstractComm, agreement
 from backsweep.comm.tree import items_of_rank
 from backsweep.errors import ModelError
 from backsweep.inverse.arrays import wide
+from backsweep.inverse.cost import Cost, cost_of, counts_of
 from backsweep.inverse.problem import Described, Parameters
+from backsweep.inverse.under_way import PartialSum, UnderWay
+from backsweep.runtime import stop
 from backsweep.runtime.checkpointing import Checkpointing, default_checkpointing
 from backsweep.runtime.fingerprint import fingerprint
-from backsweep.runtime.finite import at_most_once
-from backsweep.runtime.report import Report
 
-
-@dataclass(frozen=True)
-class Cost:
-    """What an evaluation took, all ranks together.
-
-    Attributes
-    ----------
-    seconds : float
-        On the root's clock.
-    n_steps, n_advances, n_reverses : int
-    snapshot_bytes_memory, snapshot_bytes_disk : int
-        The most that one rank held at a time.
-    all_bytes : int
-        What the states of one item's scans would take, the most of any item.
-    peak_bytes : int
-        Peak resident memory of a rank since its start.
-    compile_seconds : float
-        The most of any rank.
-    """
-
-    seconds: float = 0.0
-    n_steps: int = 0
-    n_advances: int = 0
-    n_reverses: int = 0
-    snapshot_bytes_memory: int = 0
-    snapshot_bytes_disk: int = 0
-    all_bytes: int = 0
-    peak_bytes: int = 0
-    compile_seconds: float = 0.0
-    schedule: str = ""
-    executor: str = ""
+SHORT = 0.25  # s: an item that takes less is not worth points in its middle
 
 
 @dataclass(frozen=True)
@@ -99,7 +69,8 @@ class Evaluator:
         self.described = described
         self.problem = described.problem
         self.comm = comm
-        self.checkpointing = checkpointing or Checkpointing()
+        self.checkpointing = _of_parts(checkpointing or Checkpointing())
+        self._is_short = False
         n = len(self.problem.items)
         if comm.size > n:
             raise ModelError(
@@ -112,7 +83,7 @@ class Evaluator:
 
         What a rank finds wrong with its data all ranks raise together, when each has its own.
         """
-        with agreement(self.comm):
+        with agreement(self.comm), stop.abandoning():
             self.problem = self.described.at_stage(settings)
             self.prepare()
 
@@ -121,35 +92,52 @@ class Evaluator:
         if hasattr(self.problem, "prepare"):
             self._within_budget(self.problem.prepare, self._mine())
 
-    def evaluate(self, parameters: Parameters) -> Evaluation | None:
-        """Misfit and gradient; None except on the root."""
+    def evaluate(
+        self, parameters: Parameters, under_way: UnderWay | None = None
+    ) -> Evaluation | None:
+        """Misfit and gradient; None except on the root.
+
+        Parameters
+        ----------
+        parameters : dict of ndarray
+        under_way : UnderWay, optional
+            Where what is done of it is kept, and found; so for the other methods.
+
+        Raises
+        ------
+        Stopped
+            On all ranks, when a signal came to one; so for the other methods.
+        """
         begin = time.perf_counter()
-        reports: list[Report] = []
         names = list(parameters)
 
-        def of_item(item: Any) -> list[np.ndarray]:
+        def of_item(number: int) -> tuple[list[np.ndarray], Cost]:
             def misfit(p: Parameters) -> Any:
-                return self.problem.misfit(p, item)
+                return self.problem.misfit(p, self.problem.items[number])
 
             value, gradient, report = value_and_grad(misfit, has_report=True)(parameters)
-            reports.append(report)
-            return [wide(value), *(wide(gradient[name]) for name in names)]
+            self._is_short = report.seconds < SHORT
+            fields = [wide(gradient[name]) for name in names]
+            return [wide(value), *fields, counts_of(report)], cost_of(report)
 
-        total = self._sum(of_item)
-        costs = self.comm.gather(_cost_of_rank(reports))
-        if total is None or costs is None:
+        part = self._part(under_way)
+        total = part.run(of_item, is_resumable=not self._is_short)
+        if total is None:
             return None
-        value, *fields = total
-        return Evaluation(
-            float(value),
-            dict(zip(names, fields, strict=True)),
-            _combined(costs, time.perf_counter() - begin),
-            fingerprint([value]),
-            fingerprint(fields),
+        value, *fields, counts = total
+        n_steps, n_advances, n_reverses = (int(n) for n in counts)
+        cost = replace(
+            part.cost,
+            seconds=time.perf_counter() - begin,
+            n_steps=n_steps,
+            n_advances=n_advances,
+            n_reverses=n_reverses,
         )
+        gradient = dict(zip(names, fields, strict=True))
+        return Evaluation(float(value), gradient, cost, fingerprint([value]), fingerprint(fields))
 
     def gauss_newton(
-        self, parameters: Parameters, direction: Parameters
+        self, parameters: Parameters, direction: Parameters, under_way: UnderWay | None = None
     ) -> dict[str, np.ndarray] | None:
         """J^T H J times a direction, H the Hessian of the misfit of data; on the root.
 
@@ -159,7 +147,9 @@ class Evaluator:
         """
         names = list(parameters)
 
-        def of_item(item: Any) -> list[np.ndarray]:
+        def of_item(number: int) -> tuple[list[np.ndarray], Cost]:
+            item = self.problem.items[number]
+
             def simulate(p: Parameters) -> Any:
                 return self.problem.simulate(p, item)
 
@@ -171,21 +161,28 @@ class Evaluator:
             with pullback:
                 _, bar = jvp(grad(compare), (data,), (data_dot,))
                 (product,) = pullback(bar)
-            return [wide(product[name]) for name in names]
+            return [wide(product[name]) for name in names], Cost()
 
-        total = self._sum(of_item)
+        total = self._part(under_way).run(of_item, is_resumable=False)
         return None if total is None else dict(zip(names, total, strict=True))
 
-    def illumination(self, parameters: Parameters) -> dict[str, np.ndarray] | None:
+    def illumination(
+        self, parameters: Parameters, under_way: UnderWay | None = None
+    ) -> dict[str, np.ndarray] | None:
         """The sum of the items' illuminations; None except on the root."""
         names = list(parameters)
 
-        def of_item(item: Any) -> list[np.ndarray]:
-            found = self.problem.illumination(parameters, item)
-            return [wide(found.get(name, np.ones(np.shape(parameters[name])))) for name in names]
+        def of_item(number: int) -> tuple[list[np.ndarray], Cost]:
+            found = self.problem.illumination(parameters, self.problem.items[number])
+            ones = (np.ones(np.shape(parameters[name])) for name in names)
+            return [wide(found.get(*pair)) for pair in zip(names, ones, strict=True)], Cost()
 
-        total = self._sum(of_item)
+        total = self._part(under_way).run(of_item, is_resumable=False)
         return None if total is None else dict(zip(names, total, strict=True))
+
+    def stop(self, where: str) -> NoReturn:
+        """End this rank with all others, between evaluations. Raises `Stopped`."""
+        raise stop.stopped(where)
 
     def simulate(self, parameters: Parameters) -> list[np.ndarray] | None:
         """The data of all items, in their order; None except on the root."""
@@ -200,56 +197,17 @@ class Evaluator:
         items = self.problem.items
         return [items[k] for k in items_of_rank(len(items), self.comm.rank, self.comm.size)]
 
+    def _part(self, under_way: UnderWay | None) -> PartialSum:
+        return PartialSum(len(self.problem.items), self.comm, self.checkpointing, under_way)
+
     def _within_budget(self, function: Callable[..., Any], *args: Any) -> Any:
         with default_checkpointing(self.checkpointing):
             return function(*args)
 
-    def _sum(self, of_item: Callable[[Any], list[np.ndarray]]) -> Sequence[np.ndarray] | None:
-        items = self.problem.items
-        tree = TreeSum(len(items))
-        with at_most_once():  # a line search into instability is one warning, not one per item
-            for number in items_of_rank(len(items), self.comm.rank, self.comm.size):
-                tree.add(number, self._within_budget(of_item, items[number]))
-        return tree.reduce(self.comm)
 
-
-def _cost_of_rank(reports: list[Report]) -> Cost:
-    scans = [scan for report in reports for scan in report.scans]
-
-    def most(name: str) -> int:
-        return max((sum(getattr(s, name) for s in r.scans) for r in reports), default=0)
-
-    return Cost(
-        n_steps=sum(s.n_steps for s in scans),
-        n_advances=sum(s.n_advances for s in scans),
-        n_reverses=sum(s.n_reverses for s in scans),
-        snapshot_bytes_memory=most("snapshot_bytes_memory"),
-        snapshot_bytes_disk=most("snapshot_bytes_disk"),
-        all_bytes=most("all_bytes"),
-        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        compile_seconds=sum(r.compile_seconds for r in reports),
-        schedule=", ".join(dict.fromkeys(s.schedule for s in scans)),
-        executor=", ".join(dict.fromkeys(s.executor for s in scans)),
-    )
-
-
-def _combined(costs: Sequence[Cost], seconds: float) -> Cost:
-    def total(name: str) -> int:
-        return sum(getattr(c, name) for c in costs)
-
-    def most(name: str) -> Any:
-        return max(getattr(c, name) for c in costs)
-
-    return Cost(
-        seconds=seconds,
-        n_steps=total("n_steps"),
-        n_advances=total("n_advances"),
-        n_reverses=total("n_reverses"),
-        snapshot_bytes_memory=most("snapshot_bytes_memory"),
-        snapshot_bytes_disk=most("snapshot_bytes_disk"),
-        all_bytes=most("all_bytes"),
-        peak_bytes=most("peak_bytes"),
-        compile_seconds=most("compile_seconds"),
-        schedule=costs[0].schedule,
-        executor=costs[0].executor,
-    )
+def _of_parts(request: Checkpointing) -> Checkpointing:
+    """For scans that are not durable themselves: `directory` without what resumes."""
+    if not request.resume:
+        return request
+    folder = request.snapshot_folder if request.uses_disk else None
+    return replace(request, resume=False, fresh=False, directory=None, scratch=folder)

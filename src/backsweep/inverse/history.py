@@ -8,7 +8,8 @@ from typing import Any, final
 
 import numpy as np
 
-from backsweep.inverse.evaluate import Cost, Evaluation
+from backsweep.inverse.cost import Cost
+from backsweep.inverse.evaluate import Evaluation
 from backsweep.inverse.problem import Described, Parameters
 from backsweep.storage.results import Variable
 
@@ -75,6 +76,12 @@ class History:
         if not self.keeps_every_model:
             del self.models[1:]
         self.models.append((len(self.rows), {k: np.array(v) for k, v in parameters.items()}))
+
+    def forget(self) -> None:
+        """Begin again; the start stays."""
+        self.rows.clear()
+        del self.models[1:]
+        self.best = self.last = None
 
     def model_error(self, parameters: Parameters) -> dict[str, float]:
         """Relative to the norm of the true parameters, where they are known."""

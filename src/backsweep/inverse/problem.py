@@ -79,6 +79,11 @@ class OptionalMembers(Protocol):
     def illumination(self, parameters: Parameters, item: Any) -> Mapping[str, np.ndarray]:
         """How strongly an item sees each value of a parameter; not negative."""
 
+    def identity(self) -> Mapping[str, str]:
+        """What tells it from others, such as checksums of its data: an inversion of another
+        identity is not resumed.
+        """
+
     def at_stage(self, **settings: Any) -> Problem:
         """The problem with other settings, such as a frequency band."""
 

@@ -47,6 +47,25 @@ class Point:
     arrays: Mapping[str, np.ndarray]
 
 
+_kept: list[list[Path]] = []
+
+
+@contextmanager
+def keeping_points() -> Iterator[list[Path]]:
+    """Within the block the points of a finished gradient stay, for whoever keeps its result.
+
+    Yields
+    ------
+    list of Path
+        Folders with such points, to be removed when the result is durable.
+    """
+    _kept.append([])
+    try:
+        yield _kept[-1]
+    finally:
+        _kept.pop()
+
+
 class Event:
     """A scan of a gradient that cannot be resumed; the base of those that can."""
 
@@ -70,6 +89,7 @@ class Event:
         capture : callable
             Returns what is needed to go on.
         """
+        stop.abandon_if_requested()
 
     def finish(self, results: Sequence[np.ndarray]) -> None:
         """The event is over."""
@@ -153,7 +173,10 @@ class Journal(AbstractJournal):
         for path in Path(folder or ".").glob(f"*snapshot-{self.identity}-*"):
             with suppress(OSError):
                 path.unlink()
-        self.folder.clear()
+        if _kept:
+            _kept[-1].append(self.folder.directory)
+        else:
+            self.folder.clear()
 
     def _is_due(self) -> bool:
         now = time.monotonic()
@@ -229,6 +252,7 @@ def journal_of(
     assert request.directory is not None
     with (
         stop.watching(),
+        stop.finishing(),
         DurableFolder(request.directory, labels, fresh=request.fresh) as folder,
     ):
         yield Journal(folder, request, digest)

@@ -86,7 +86,7 @@ class DurableFolder:
         self._next: int | None = None
         self._lock: FolderLock | None = None
         try:
-            self._made_folder = not self.directory.exists()
+            self._made_folder = not self.directory.exists() or self._is_left_over()
             self.directory.mkdir(parents=True, exist_ok=True)
             lock = FolderLock(self.directory / _LOCK)
         except OSError as error:
@@ -97,6 +97,9 @@ class DurableFolder:
         try:
             self._remove_matching(rf"\.{_OURS}\.\d+\.tmp")
             if fresh:
+                with suppress(SnapshotError):
+                    manifest = read_manifest(self.directory / _MANIFEST)
+                    self._made_folder |= manifest is not None and manifest.made_folder
                 self._remove_matching(_OURS)
             self._generations = self._find_generations()
         except BaseException:
@@ -262,6 +265,13 @@ class DurableFolder:
         self.close()
 
     # ------------------------------------------------------------------ parts
+
+    def _is_left_over(self) -> bool:
+        """Whether a process was killed after it made the folder, before it could note that."""
+        names = self._list()
+        ours = rf"(\.{_OURS}\.\d+\.tmp|{_OURS}|{_LOCK})"
+        are_ours = all(re.fullmatch(ours, name) for name in names)
+        return bool(names) and are_ours and _MANIFEST not in names
 
     def _find_generations(self) -> tuple[Generation, ...]:
         """Those of the manifest, or of the points themselves where it is missing or damaged."""

@@ -17,7 +17,7 @@ from typing import Final
 
 from backsweep import config
 
-WRITTEN: Final = ("snapshot", "point", "attached", "manifest", "result")
+WRITTEN: Final = ("snapshot", "point", "attached", "record", "manifest", "result")
 """What is written under a temporary name and renamed."""
 
 _MOMENTS = ("before-write", "during-write", "before-sync", "before-rename", "after-rename")

@@ -25,6 +25,8 @@ from backsweep.storage.raw import read_head
 Json: TypeAlias = "str | int | float | bool | None | list[Json] | dict[str, Json]"
 
 _ABOUT: Final = "backsweep (JSON)"
+_TEXT_UNIT: Final = 1024
+"""Bytes to a multiple of which a text is filled up: files of one kind share one image."""
 
 
 def write_arrays(
@@ -45,7 +47,9 @@ def write_arrays(
     ShapeError
         If a name or dtype cannot be stored.
     """
-    text = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    content = json.dumps(about).encode()
+    content = content.ljust(-(-len(content) // _TEXT_UNIT) * _TEXT_UNIT)
+    text = np.frombuffer(content, np.uint8)
     values = [text, *(np.asarray(array) for array in arrays.values())]
     layout = Layout(
         (_ABOUT, *arrays), [v.shape for v in values], [v.dtype for v in values], program=program
