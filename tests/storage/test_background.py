@@ -220,6 +220,8 @@ def test_an_interrupted_put(inner):
 
 INTERRUPTED = """
 import os, signal, sys, threading
+# A shell lets what it starts in the background ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, sys.argv[1])
 from contract import LAYOUT, assert_holds, state
 from test_background import BackgroundStore, GatedStore

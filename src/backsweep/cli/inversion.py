@@ -13,6 +13,7 @@ from backsweep.cli import interrupt
 from backsweep.cli.job import Job, open_job
 from backsweep.cli.output import EvaluationProgress, console, print_summary
 from backsweep.cli.pictures import check_picture, draw_result
+from backsweep.cli.plans import print_memory
 from backsweep.cli.results import Saver, check_target, run_attributes
 from backsweep.cli.runfile import problem_identity
 from backsweep.comm import agreement
@@ -37,7 +38,7 @@ def run_inversion(path: Path, changes: Sequence[str], overwrite: bool, fresh: bo
     with ExitStack() as stack:
         job = open_job(path, changes, lambda comm: stack.enter_context(stop.watching(comm)))
         target = Path(job.run.output.result)
-        request = job.run.checkpointing.resumable(target, fresh)
+        request = job.within(job.run.checkpointing.resumable(target, fresh))
         with agreement(job.comm):
             inversion = job.run.inversion()
             check_inversion(job.described, inversion)
@@ -59,6 +60,8 @@ def _run(
 ) -> None:
     history = History(job.described, keeps_every_model=job.run.output.every_model)
     n_evaluations = sum(stage.evaluations for stage in inversion.stages)
+    if job.comm.is_root:
+        print_memory(job)
     try:
         with EvaluationProgress(n_evaluations) as progress:
 

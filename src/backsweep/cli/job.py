@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,16 @@ class Job:
     folders: tuple[Path, ...]
     described: Described
     comm: AbstractComm
+    memory: int | None = None
+    """The smallest budget of all ranks [bytes], where the run file names none."""
 
     @property
     def checkpointing(self) -> Checkpointing:
-        return self.run.checkpointing.request()
+        return self.within(self.run.checkpointing.request())
+
+    def within(self, request: Checkpointing) -> Checkpointing:
+        """A request with the budget that all ranks can keep."""
+        return request if self.memory is None else replace(request, memory=self.memory)
 
     @property
     def problem(self) -> Any:
@@ -56,4 +62,7 @@ def open_job(
     with agreement(comm):
         run, text, folders = load(path, changes)
         described = Described(make_problem(run, folders))
-    return Job(run, text, folders, described, comm)
+    memory = None
+    if comm.size > 1 and run.checkpointing.memory is None:
+        memory = min(comm.allgather(run.checkpointing.request().memory_budget()))
+    return Job(run, text, folders, described, comm, memory)

@@ -17,7 +17,7 @@ from backsweep.comm import agreement
 from backsweep.errors import RunFileError
 from backsweep.inverse.evaluate import Evaluator
 from backsweep.inverse.invert import check_inversion
-from backsweep.runtime.checkpointing import default_checkpointing
+from backsweep.runtime.checkpointing import default_checkpointing, format_bytes
 
 N_BUDGETS = 40
 
@@ -60,6 +60,17 @@ def print_plan(path: Path, changes: Sequence[str], sweep: Path | None) -> None:
     )
     if sweep is not None:
         _draw_sweep(job, start, sweep)
+
+
+def print_memory(job: Job) -> None:
+    """Before the first step: what a rank will take, against what it may use."""
+    with default_checkpointing(job.checkpointing):
+        forecast = plan(_loss(job))(job.described.start)
+    needed, left = format_bytes(forecast.gradient_bytes), format_bytes(forecast.available_bytes)
+    advice = ""
+    if not forecast.fits:
+        advice = ": too little; lower checkpointing.memory, or use fewer ranks on a node"
+    console.print(f"memory      a gradient takes {needed} per rank, {left} are left{advice}")
 
 
 def _loss(job: Job) -> Callable[[Any], Any]:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,8 +26,10 @@ from backsweep.errors import ScheduleError, SnapshotError
 from backsweep.ir import Equation, Program, program_hash
 from backsweep.runtime import stop
 from backsweep.runtime.checkpointing import Checkpointing
-from backsweep.storage.durable import DurableFolder
 from backsweep.version import __version__
+
+if TYPE_CHECKING:
+    from backsweep.storage.durable import DurableFolder
 
 MAX_UNSAVED_BYTES = 1 << 26
 """Results of finished events that wait in memory for the next durable point."""
@@ -250,6 +252,9 @@ def journal_of(
     labels = identity_of(program, arguments)
     digest = hashlib.sha256(repr(sorted(labels.items())).encode()).hexdigest()[:16]
     assert request.directory is not None
+    # Not at the top: it loads HDF5, which `import backsweep` does not.
+    from backsweep.storage.durable import DurableFolder
+
     with (
         stop.watching(),
         stop.finishing(),
