@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -54,7 +54,6 @@ class Driver:
     initial: Sequence[np.ndarray]
     store: AbstractStore | None
     report: ScanReport
-    lost: list[str] = field(default_factory=list)
 
     def run_phase(self, machine: Machine, pause: Pause) -> None:
         """Run the phase that comes next: up to the last state, or the reverse sweep."""

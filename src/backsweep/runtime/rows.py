@@ -29,6 +29,7 @@ from backsweep.schedule import (
     Binomial,
     TableSchedule,
     extra_advances,
+    held_state,
     resume_state,
     to_rows,
 )
@@ -151,9 +152,7 @@ class TableRows:
 
 def _replay(before: Any, rows: np.ndarray) -> tuple[list[int], int, int]:
     """Snapshots held, steps left and state in work after some rows of a block."""
-    stack, head = before
-    held = [int(k) for k in stack[: head[_TOP] + 1]]
-    end, at = int(head[_END]), int(head[_AT])
+    held, end, at = held_state(*before)
     for kind, start, stop, _ in rows.tolist():
         if kind == STORE:
             held.append(start)
@@ -164,9 +163,6 @@ def _replay(before: Any, rows: np.ndarray) -> tuple[list[int], int, int]:
         else:
             at = stop
     return held, end, at
-
-
-_TOP, _END, _AT = 3, 4, 5
 
 
 class StreamRows:

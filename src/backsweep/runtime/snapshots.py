@@ -15,7 +15,7 @@ from backsweep.runtime.checkpointing import Labels
 from backsweep.runtime.journal import Event
 from backsweep.runtime.plan import ScanPlan
 from backsweep.runtime.watch import field_names
-from backsweep.storage import AbstractStore, Layout
+from backsweep.storage import AbstractStore, BackgroundStore, Layout
 
 
 def open_store(
@@ -40,8 +40,6 @@ def open_store(
     n_buffers = plan.choice.n_buffers
     if n_buffers == 0:
         return store
-    from backsweep.storage.background import BackgroundStore
-
     return BackgroundStore(store, n_buffers)
 
 

@@ -32,6 +32,7 @@ from backsweep.schedule.binomial import (
     beta,
     extra_advances,
     fill,
+    held_state,
     repetition,
     resume_state,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "extra_advances",
     "fill",
     "from_checkpoint_schedules",
+    "held_state",
     "mixed_forward_steps",
     "repetition",
     "resume_state",

@@ -332,6 +332,11 @@ def resume_state(
     return stack, head
 
 
+def held_state(stack: NDArray[np.int64], head: NDArray[np.int64]) -> tuple[list[int], int, int]:
+    """What `fill` has come to: steps of the snapshots held, steps left, step in work or -1."""
+    return stack[: head[_TOP] + 1].tolist(), int(head[_END]), int(head[_AT])
+
+
 def check_n_snapshots(s: int) -> None:
     """Refuse a number of snapshots that reverses nothing."""
     if s < 1:
