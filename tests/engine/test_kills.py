@@ -137,24 +137,3 @@ def test_failures_at_every_point(
     found = finish(process)
     assert found is not None
     assert (found["value"], found["gradient"]) == expected
-
-
-@pytest.mark.faults
-def test_lost_work_is_at_most_the_interval_and_a_piece(tmp_path: Path) -> None:
-    """Twenty kills: how old the newest durable point is."""
-    folder, interval, piece = tmp_path / "points", 0.3, 0.5
-    settings = {"memory": "2 MB", "interval": interval, "n_steps": 12 * resumable.N_STEPS}
-    rng, lost = random.Random(3), []
-    while len(lost) < 20:
-        process = start(folder, settings)
-        deadline = time.monotonic() + rng.uniform(1.5, 4.0)
-        while time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.01)
-        manifest = folder / "manifest.json"
-        now, saved = time.time(), manifest.stat().st_mtime if manifest.exists() else None
-        process.kill()
-        if finish(process) is None and saved is not None:
-            lost.append(now - saved)
-    assert max(lost) <= interval + piece + 0.3, sorted(lost)  # 0.3: writing a point, a busy machine
-    finish(start(folder, settings | {"fresh": True, "n_steps": 8}))
-    assert not folder.exists()
