@@ -86,6 +86,37 @@ def test_plan_runs_nothing(backsweep):
     assert binomial.n_advances > 1200
 
 
+PREPARED = """
+import numpy as np
+import backsweep as bs
+
+class Decay:
+    items = [1.0, 2.0]
+    data = None
+
+    def start(self):
+        return {"rate": np.array(0.5)}
+
+    def prepare(self, items):
+        self.data = {item: item * 0.9**20 for item in items}
+
+    def misfit(self, parameters, item):
+        rate = parameters["rate"]
+        u, _ = bs.scan(lambda u, _: (rate * u, None), item, length=20)
+        return (u - self.data[item]) ** 2
+"""
+
+
+def test_data_that_are_prepared_later(backsweep, tmp_path):
+    """What is said before the first step does not need them."""
+    (tmp_path / "decay.py").write_text(PREPARED)
+    (tmp_path / "run.toml").write_text('model = "decay:Decay"\noptimiser.evaluations = 3\n')
+    done = backsweep("invert", "run.toml")
+    assert done.code == 0, done.err
+    done = backsweep("plan", "run.toml")
+    assert done.code == 0 and "20 reverse steps" in done.out, done.err
+
+
 def test_check_finds_a_right_gradient_right(backsweep):
     done = backsweep("check", RUN)
     assert done.code == 0, done.err

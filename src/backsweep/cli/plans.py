@@ -63,7 +63,12 @@ def print_plan(path: Path, changes: Sequence[str], sweep: Path | None) -> None:
 
 
 def print_memory(job: Job) -> None:
-    """Before the first step: what a rank will take, against what it may use."""
+    """Before the first step: what a rank will take, against what it may use.
+
+    Silent about a problem whose misfit needs data that are made or read later.
+    """
+    if hasattr(job.problem, "prepare") and not hasattr(job.problem, "simulate"):
+        return
     with default_checkpointing(job.checkpointing):
         forecast = plan(_loss(job))(job.described.start)
     needed, left = format_bytes(forecast.gradient_bytes), format_bytes(forecast.available_bytes)
@@ -74,9 +79,12 @@ def print_memory(job: Job) -> None:
 
 
 def _loss(job: Job) -> Callable[[Any], Any]:
-    """Data need not be read or made: all steps are in the simulation."""
+    """Where there is a simulation, data need not be read or made: all steps are in it."""
     problem = job.problem
     item = problem.items[0]
+
+    if hasattr(problem, "prepare") and not hasattr(problem, "simulate"):
+        problem.prepare([item])
 
     def loss(parameters: Any) -> Any:
         if hasattr(problem, "simulate"):

@@ -140,6 +140,10 @@ class Checkpointing:
             raise ScheduleError(
                 "directory= alone does nothing: give a budget disk= for snapshots, or resume=True"
             )
+        if self.schedule in ("mixed", "online") and self.disk is not None:
+            raise ScheduleError(
+                f"schedule={self.schedule!r} keeps its snapshots in memory: leave disk= out"
+            )
         if self.schedule == "multistage" and self.disk is None:
             raise ScheduleError("schedule='multistage' needs disk= and directory=")
         if self.snapshots is not None and self.snapshots < 1:

@@ -129,14 +129,10 @@ def choose(request: Checkpointing, demand: Demand, memory: int, disk: int) -> Ch
     else:
         in_memory = memory // max(1, demand.slot_bytes)
         most = n - 1 if request.snapshots is None else request.snapshots
-    if name == "mixed":
+    if name in ("mixed", "online"):
         _check_number(in_memory, demand, memory)
         s = min(in_memory, n)
-        return Choice(Mixed(n, s), s)
-    if name == "online":
-        _check_number(in_memory, demand, memory)
-        s = min(in_memory, n)
-        return Choice(OnlineRun(n, s), s)
+        return Choice(Mixed(n, s) if name == "mixed" else OnlineRun(n, s), s)
     most = max(1, min(most, n - 1))
     n_buffers = 0
     if request.uses_disk and in_memory < most:
@@ -148,10 +144,10 @@ def choose(request: Checkpointing, demand: Demand, memory: int, disk: int) -> Ch
     n_disk = 0
     if request.uses_disk:
         n_disk = min(most - s, disk // max(1, demand.file_bytes))
+        if most > 1 and n_disk == 0:
+            _check_number(max(memory, disk) // max(1, demand.slot_bytes), demand, max(memory, disk))
         if name == "auto" and request.snapshots is None:
             n_disk = _worth_it(demand, s, n_disk)
-    if most > 1 and n_disk == 0 and memory < demand.slot_bytes and request.snapshots is None:
-        _check_number(0, demand, max(memory, disk))
     if name == "store_all" and s + n_disk < n - 1:
         raise BudgetError(
             f"store_all needs {format_bytes(demand.all_bytes)} for {n} steps, more than "
@@ -159,6 +155,7 @@ def choose(request: Checkpointing, demand: Demand, memory: int, disk: int) -> Ch
             "use schedule='auto'"
         )
     if n_disk == 0:
+        s += min(n_buffers, most - s)  # nothing is buffered
         return Choice(Binomial(n, s), s - 1)
     return Choice(Multistage(n, s - 1, n_disk + 1), s - 1, n_disk, n_buffers)
 

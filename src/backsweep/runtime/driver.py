@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -74,7 +75,7 @@ class Driver:
                 try:
                     self._execute(machine, int(block[at, 0]), int(block[at, 1]))
                 except SnapshotError as error:
-                    self._note(error)
+                    self._lose(int(block[at, 1]), error)
                     self.rows.lose(at, error)
                     return False
         return True
@@ -99,15 +100,19 @@ class Driver:
 
     def _read_ahead(self, block: np.ndarray, outside: np.ndarray, at: int) -> None:
         """Start reading the snapshot that is loaded next, while steps run."""
-        prefetch = getattr(self.store, "prefetch", None)
-        if prefetch is None:
+        if self.store is None:
             return
         later = outside[outside >= at]
         loads = later[(block[later, 0] == LOAD) & (block[later, 1] > 0)]
-        if len(loads) and int(block[loads[0], 1]) in self.store:  # type: ignore[operator]
-            prefetch(int(block[loads[0], 1]))
+        if len(loads) and int(block[loads[0], 1]) in self.store:
+            with suppress(SnapshotError):  # the load itself will tell
+                self.store.prefetch(int(block[loads[0], 1]))
 
-    def _note(self, error: SnapshotError) -> None:
+    def _lose(self, step: int, error: SnapshotError) -> None:
+        """Forget a snapshot: one of that step may be stored again."""
+        if self.store is not None and step in self.store:
+            with suppress(SnapshotError):
+                self.store.delete(step)
         self.report.n_lost += 1
         if self.report.n_lost == 1:
             warnings.warn(

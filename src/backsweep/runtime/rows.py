@@ -39,6 +39,9 @@ OUTSIDE = -1
 
 ROWS_PER_TABLE = 4096
 
+LOSSES = 8
+"""Above the snapshots on disk: where more are lost, the disk itself is, and no more go there."""
+
 MAX_LOSS = 4
 """Times the planned advances above which a run gives up when snapshots are lost."""
 
@@ -110,6 +113,7 @@ class TableRows:
         self.n_steps, self.planned = schedule.n_steps, schedule.n_advances
         self.n_outside = n_outside
         self.n_slots = schedule.n_snapshots - n_outside
+        self.n_losses_left = n_outside + LOSSES
         self.stack: np.ndarray
         self.head: np.ndarray
         self.stack, self.head = state if state is not None else schedule.start()
@@ -136,15 +140,17 @@ class TableRows:
         Slots are a stack whose bottom is outside: it is touched when nothing lies above.
         """
         held, end, at = _replay(self.before, self.table[:n_done])
-        if self.table[n_done, 0] == STORE:
-            # There is no room: what is held now is all that fits.
-            self.n_outside = len(held)
-        else:
+        self.n_losses_left -= 1
+        is_store = bool(self.table[n_done, 0] == STORE)
+        if not is_store:
             held.pop()
+        if is_store or self.n_losses_left <= 0:
+            # There is no room, or what is written is lost: what is held now is all that fits.
+            self.n_outside = len(held)
         n_snapshots = self.n_outside + self.n_slots
         if not held or extra_advances(end, n_snapshots) > MAX_LOSS * (self.planned + 1000):
             raise error
-        is_forward = end == self.n_steps and self.table[n_done, 0] == STORE
+        is_forward = is_store and end == self.n_steps
         self.stack, self.head = resume_state(
             self.n_steps, n_snapshots, held, end, at if is_forward else None
         )
