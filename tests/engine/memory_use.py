@@ -85,7 +85,7 @@ CASES: dict[str, tuple[Any, int, dict[str, Any]]] = {
     "wave": (wave, 120, {}),
     "movie": (movie, 200, {"memory": "40 MB"}),
     "spins": (spins, 200, {"memory": "60 MB"}),
-    "disk": (heat, 150, {"memory": "60 MB", "disk": "1 GB"}),
+    "disk": (heat, 150, {"memory": "60 MB", "disk": "1 GB", "snapshots": 40}),
 }
 
 
@@ -105,6 +105,7 @@ def main(name: str) -> None:
         report = bs.value_and_grad(loss, argnums, has_report=True)(*args)[2]
     lines = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    assert (report.scans[0].n_disk_writes > 0) == (name == "disk")
     print(json.dumps([forecast.resident_bytes, peak, forecast.n_advances, report.n_advances]))
 
 

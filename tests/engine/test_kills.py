@@ -23,9 +23,9 @@ from backsweep.storage.faults import POINTS
 SETTINGS: list[dict[str, Any]] = [
     {"memory": "1 MB"},
     {},
-    {"memory": "150 kB", "disk": "1 GB"},
-    {"memory": "600 kB", "disk": "1 GB"},
-    {"memory": 0, "disk": "100 MB"},
+    {"memory": "150 kB", "disk": "1 GB", "snapshots": 30},
+    {"memory": "600 kB", "disk": "1 GB", "snapshots": 50},
+    {"memory": 0, "disk": "100 MB", "snapshots": 20},
     {"snapshots": 7, "schedule": "online"},
 ]
 

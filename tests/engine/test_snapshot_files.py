@@ -11,6 +11,7 @@ import pytest
 import backsweep as bs
 from backsweep.errors import ScheduleError
 from backsweep.ir import ArrayType, Builder
+from backsweep.primitives.control import ScanShape
 from backsweep.runtime.checkpointing import Checkpointing
 from backsweep.runtime.choose import Demand, choose
 from backsweep.runtime.journal import NOT_RESUMABLE
@@ -24,7 +25,9 @@ def test_no_prefix_follows_from_an_address(tmp_path):
     type, demand = ArrayType((3,), np.dtype(float)), Demand(9, 64, 24, 9 * 64)
     b = Builder()
     step = b.build((b.input(type),), "step")
-    plan = ScanPlan(request, choose(request, demand, 0, 10**6), demand, None, step)
+    plan = ScanPlan(
+        request, choose(request, demand, 0, 10**6), demand, None, step, ScanShape(0, 1, 9)
+    )
     prefixes = {open_store(plan, step, (type,), NOT_RESUMABLE).prefix for _ in range(100)}
     assert len(prefixes) == 100
 

@@ -79,7 +79,7 @@ def test_a_loop_that_drives_it():
                 work = min(stop, n)
         assert len(held) <= 3
     rest = list(online.reverse(n, held))
-    assert list(online.of_length(n).actions())[-len(rest) :] == rest
+    assert list(OnlineRun(n, online.n_snapshots).actions())[-len(rest) :] == rest
 
 
 def test_one_snapshot_is_never_replaced():

@@ -13,9 +13,10 @@ import numpy as np
 import psutil
 import pytest
 from contract import LAYOUT, StoreContract, assert_holds, empty, state
+from memory_store import MemoryStore
 
 from backsweep.errors import SnapshotError
-from backsweep.storage import AbstractStore, Layout, MemoryStore
+from backsweep.storage import AbstractStore, Layout
 from backsweep.storage.background import BackgroundStore
 from backsweep.storage.hdf5 import HDF5Store
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from contract import LAYOUT, StoreContract, assert_holds, state
+from memory_store import MemoryStore, slot_nbytes
 
 from backsweep.errors import SnapshotError
-from backsweep.storage import Layout, MemoryStore, slot_nbytes
+from backsweep.storage import Layout
 
 
 class TestMemoryStore(StoreContract):

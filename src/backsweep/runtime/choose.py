@@ -24,8 +24,8 @@ from backsweep.schedule import (
     from_checkpoint_schedules,
 )
 
-FILE_SECONDS, FILE_RATE = 1e-3, 1e9
-"""Of a snapshot on disk: seconds for the file, and bytes per second (decision 0013)."""
+FILE_SECONDS, FILE_RATE = 2e-4, 2e9
+"""Of a snapshot on disk: seconds for the file, and bytes per second (decision 0014)."""
 
 MAX_COUNTED = 20_000
 """Steps of the run on which disk traffic is counted."""

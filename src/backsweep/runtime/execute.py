@@ -133,7 +133,7 @@ class Handlers:
         plan = self.plans.get(id(eqn))
         if plan is None:  # of a program made while running
             plan = plan_program(Program((), (eqn,), ()))[id(eqn)]
-        scan_report = plan.report(scan_shape(eqn.params))
+        scan_report = plan.report()
         self.report.scans.append(scan_report)
         run = run_while_forward if "cond" in eqn.params else run_scan_forward
         with entered_scan() as is_outer:

@@ -1,9 +1,8 @@
 """What a gradient will take: bytes from its program, seconds from a short trial.
 
 Bytes are found by walking through the program as the evaluator does, with the values that are
-alive at each equation and what the sweeps allocate besides. Seconds are measured: some steps of
-each scan are run forward and reversed with made-up values, for the time of a step does not depend
-on them. Known to be missing: temporary arrays inside single NumPy calls, and what the compiler
+alive at each equation and what the sweeps allocate besides. Seconds are measured
+(`trial`). Known to be missing: temporary arrays inside single NumPy calls, and what the compiler
 needs where code is not in the cache yet.
 """
 
@@ -26,23 +25,8 @@ from backsweep.runtime.choose import Choice, choose
 from backsweep.runtime.compiled import compile_forward, compile_reverse
 from backsweep.runtime.memory import available_bytes
 from backsweep.runtime.plan import ScanPlan, carry_types, items_of, plan_program, why_python
-from backsweep.runtime.report import ScanReport
-from backsweep.runtime.scan import run_scan_forward, run_scan_reverse
-from backsweep.schedule import Binomial, StoreAll
-
-TRIAL_SECONDS = 0.1
-"""A trial of a scan's forward half takes about this long."""
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Seconds per step, forward and reversed from a state that is there."""
-
-    advance: float
-    reverse: float
-
-    def seconds(self, n_advances: int, n_reverses: int) -> float:
-        return self.advance * n_advances + self.reverse * n_reverses
+from backsweep.runtime.report import ScanReport, ScanTotals
+from backsweep.runtime.trial import Rates, trial
 
 
 @dataclass
@@ -68,7 +52,7 @@ class ScanForecast(ScanReport):
 
 
 @dataclass
-class Forecast:
+class Forecast(ScanTotals):
     """What a gradient will take.
 
     Attributes
@@ -86,14 +70,6 @@ class Forecast:
     gradient_bytes: int
     resident_bytes: int
     available_bytes: int
-
-    @property
-    def n_advances(self) -> int:
-        return sum(s.n_advances for s in self.scans)
-
-    @property
-    def n_reverses(self) -> int:
-        return sum(s.n_reverses for s in self.scans)
 
     @property
     def seconds(self) -> float:
@@ -181,7 +157,7 @@ class _Sweep:
         states = choice.n_slots + choice.n_buffers + 1
         self.trajectory = states * demand.slot_bytes
         if choice.keeps_all:
-            self.trajectory = self.plan.report(shape).snapshot_bytes_memory
+            self.trajectory = self.plan.report().snapshot_bytes_memory
         self.forward_work = 3 * demand.slot_bytes
         self.reverse_work = 2 * demand.slot_bytes + self._gradient_bytes()
         if why_python(step):
@@ -273,8 +249,7 @@ def _nbytes(type: Any) -> int:
 
 def _forecast_scan(sweep: _Sweep, measure: bool) -> ScanForecast:
     shape, plan = scan_shape(sweep.forward.params), sweep.plan
-    known = plan.report(shape)
-    own = ScanForecast(**{k: getattr(known, k) for k in known.__dataclass_fields__})
+    own = ScanForecast(**vars(plan.report()))
     own.n_advances, own.n_reverses = plan.schedule.n_advances, max(shape.length, 0)
     own.work_bytes = sweep.forward_work + sweep.reverse_work
     own.why = _why(plan)
@@ -326,58 +301,6 @@ def try_budget(request: Checkpointing, plan: ScanPlan, memory: int) -> Choice | 
         return choose(replace(request, memory=memory), plan.demand, memory, request.disk_budget())
     except BudgetError:
         return None
-
-
-def trial(forward: Equation, reverse: Equation, plan: ScanPlan) -> Rates:
-    """Measure seconds per step of both halves of a scan, on some steps with made-up values."""
-    n, m = plan.demand.n_steps, min(8, plan.demand.n_steps)
-    while True:
-        _run_trial(forward, reverse, plan, m)  # touches fresh memory, loads code
-        report, rates = _run_trial(forward, reverse, plan, m)
-        seconds = report.forward_seconds
-        if m >= n or seconds > TRIAL_SECONDS / 2:
-            return rates
-        m = min(n, m * min(16, max(2, int(TRIAL_SECONDS / max(seconds, 1e-6)))))
-
-
-def _run_trial(
-    forward: Equation, reverse: Equation, plan: ScanPlan, m: int
-) -> tuple[ScanReport, Rates]:
-    p, q = dict(forward.params) | {"length": m}, dict(reverse.params) | {"length": m}
-    shape = scan_shape(p)
-    step = p["step"]
-    consts, carry, xs = shape.split_inputs(step.in_types)
-    args = [_made_up(t, 0.01) for t in consts]
-    args += [_made_up(t, 0.0) for t in carry]
-    args += [_made_up(ArrayType((m, *t.shape), t.dtype), 0.01) for t in xs]
-    n_snapshots = min(max(plan.schedule.n_snapshots, 1), max(m - 1, 1))
-    choice = Choice(Binomial(m, n_snapshots), n_snapshots - 1)
-    if plan.choice.keeps_all:
-        choice = Choice(StoreAll(m), 0)
-    report = ScanReport()
-    short = replace(plan, choice=choice, demand=replace(plan.demand, n_steps=m))
-    results = run_scan_forward(p, args, report, short)
-    track = results[-1]
-    out_carry, ys = shape.split_outputs(step.out_types)
-    flags = shape.split_outputs(q["active_out"])
-    bars = [_made_up(t, 0.0) for t, a in zip(out_carry, flags[0], strict=True) if a]
-    bars += [
-        _made_up(ArrayType((m, *t.shape), t.dtype), 0.01)
-        for t, a in zip(ys, flags[1], strict=True)
-        if a
-    ]
-    run_scan_reverse(q, [track, *args[: shape.n_consts], *args[shape.n_consts + shape.n_carry :],
-                         *bars])  # fmt: skip
-    track.close()
-    advance = report.forward_seconds / m
-    extra = report.n_advances - m
-    rates = Rates(advance, max(0.0, report.reverse_seconds - extra * advance) / m)
-    return report, rates
-
-
-def _made_up(type: ArrayType, value: float) -> np.ndarray:
-    kind = type.dtype.kind
-    return np.full(type.shape, value if kind in "fc" else 0, type.dtype)
 
 
 def sweep_budgets(program: Program, n_budgets: int) -> list[tuple[int, int, float]]:

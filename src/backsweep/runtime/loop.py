@@ -69,7 +69,8 @@ def plan_of_length(plan: ScanPlan, n: int) -> ScanPlan:
     choice = Choice(OnlineRun(n, s), s - 1) if n else Choice(StoreAll(0), 0)
     demand = plan.demand
     found = Demand(n, demand.slot_bytes, demand.file_bytes, n * demand.slot_bytes)
-    return dataclasses.replace(plan, choice=choice, demand=found)
+    shape = dataclasses.replace(plan.shape, length=n)
+    return dataclasses.replace(plan, choice=choice, demand=found, shape=shape)
 
 
 def with_flag(step: Program, cond: Program, shape: ScanShape) -> Program:
@@ -165,8 +166,8 @@ class _Loop:
 
     def trajectory(self, plan: ScanPlan, n: int, is_at_end: bool) -> Any:
         """What reverses the loop, now that its number of steps is known."""
-        shape = dataclasses.replace(self.shape, length=n)
         plan = plan_of_length(plan, n)
+        shape = plan.shape
         report = self.report
         report.schedule, report.n_steps = "Online", n
         report.all_bytes = n * plan.demand.file_bytes

@@ -137,7 +137,8 @@ class _Known:
     """The first blocks for a number of snapshots, made when they are first needed."""
 
     def __init__(self, n_snapshots: int) -> None:
-        self.source, self.blocks = _made(n_snapshots), [np.empty((0, 4), np.int64)][:0]
+        self.source = _made(n_snapshots)
+        self.blocks: list[np.ndarray] = []
         self.lock = threading.Lock()
 
     def block(self, k: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from backsweep.runtime.checkpointing import format_bytes
@@ -45,8 +46,22 @@ class ScanReport:
     n_threads: int = 1
 
 
+class ScanTotals:
+    """Counts over scans."""
+
+    scans: Sequence[ScanReport]
+
+    @property
+    def n_advances(self) -> int:
+        return sum(s.n_advances for s in self.scans)
+
+    @property
+    def n_reverses(self) -> int:
+        return sum(s.n_reverses for s in self.scans)
+
+
 @dataclass
-class Report:
+class Report(ScanTotals):
     """Everything that one gradient did.
 
     Attributes
@@ -66,14 +81,6 @@ class Report:
     seconds: float = 0.0
     value_fingerprint: str = ""
     gradient_fingerprint: str = ""
-
-    @property
-    def n_advances(self) -> int:
-        return sum(s.n_advances for s in self.scans)
-
-    @property
-    def n_reverses(self) -> int:
-        return sum(s.n_reverses for s in self.scans)
 
     @property
     def snapshot_bytes(self) -> int:

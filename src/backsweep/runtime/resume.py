@@ -6,8 +6,6 @@ snapshots that are there, by the plan of this process, whose budget may be anoth
 
 from __future__ import annotations
 
-from typing import Any
-
 from backsweep.runtime.plan import ScanPlan
 from backsweep.runtime.rows import RangeRows, RowSource, StreamRows, TableRows, resumed_rows
 from backsweep.runtime.snapshots import thinned
@@ -27,9 +25,7 @@ def first_rows(plan: ScanPlan) -> RowSource:
 
 def second_rows(n: int) -> RowSource:
     """Another reverse sweep over states that are all kept."""
-    rows = RangeRows(n)
-    rows.phases.pop(0)
-    return rows
+    return RangeRows(n).reverse_only()
 
 
 def rows_from(plan: ScanPlan, store: AbstractStore | None, n: int, at: int) -> RowSource:
@@ -43,13 +39,10 @@ def rows_from(plan: ScanPlan, store: AbstractStore | None, n: int, at: int) -> R
 def rows_of_rest(plan: ScanPlan, store: AbstractStore | None, end: int) -> RowSource:
     """The reverse sweep over the steps [0, end), with no state in work."""
     if plan.choice.keeps_all:
-        rows = RangeRows(end, end)
-        rows.phases.pop(0)
-        return rows
+        return RangeRows(end, end).reverse_only()
     return _resumed(plan, thinned(store, end, plan.choice.n_disk), end, None)
 
 
-def _resumed(plan: ScanPlan, held: list[int], end: int, at: int | None) -> Any:
-    n_slots = max(plan.choice.n_slots, 0)
-    n_outside = max(plan.choice.n_disk + 1, len(held))
-    return resumed_rows(plan.schedule.n_steps, n_slots, n_outside, held, end, at)
+def _resumed(plan: ScanPlan, held: list[int], end: int, at: int | None) -> RowSource:
+    n_outside = plan.choice.n_disk + 1
+    return resumed_rows(plan.schedule.n_steps, plan.choice.n_slots, n_outside, held, end, at)

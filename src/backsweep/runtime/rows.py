@@ -88,6 +88,11 @@ class RangeRows:
         if at > 0:
             self.phases[-1] += [(LOAD, 0, 0, OUTSIDE), (ADVANCE, 0, at, -1), (REVERSE, 0, at, -1)]
 
+    def reverse_only(self) -> RangeRows:
+        """Of a sweep whose forward phase is over."""
+        del self.phases[0]
+        return self
+
     def blocks(self) -> Iterator[np.ndarray]:
         rows = self.phases.pop(0)
         if rows:

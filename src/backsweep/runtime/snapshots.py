@@ -10,7 +10,6 @@ from typing import Protocol
 
 from backsweep.errors import ScheduleError, SnapshotError
 from backsweep.ir import ArrayType, Program, program_hash
-from backsweep.primitives.control import ScanShape
 from backsweep.runtime.checkpointing import Labels
 from backsweep.runtime.journal import Event
 from backsweep.runtime.plan import ScanPlan
@@ -44,8 +43,7 @@ def open_store(
 
 
 def _layout(plan: ScanPlan, step: Program, types: Sequence[ArrayType], program: str) -> Layout:
-    n_consts = len(step.inputs) - len(types) - plan.n_xs
-    names = field_names(step, ScanShape(n_consts, len(types), 0))
+    names = field_names(step, plan.shape)
     labels = plan.request.labels or Labels()
     units, dimensions = dict(labels.units), dict(labels.dimensions)
     unknown = (set(units) | set(dimensions)) - set(names)
@@ -71,7 +69,7 @@ def _layout(plan: ScanPlan, step: Program, types: Sequence[ArrayType], program: 
 
 def waited_seconds(store: AbstractStore | None) -> float:
     """How long the run has waited for the disk."""
-    return float(getattr(store, "waited_seconds", 0.0))
+    return store.waited_seconds if store is not None else 0.0
 
 
 def thinned(store: AbstractStore | None, below: int, n_disk: int) -> list[int]:

@@ -144,10 +144,6 @@ class Online:
             for row in table[:n_rows].tolist():
                 yield decode(row)
 
-    def of_length(self, n_steps: int) -> OnlineRun:
-        """The whole stream for a loop that ends after `n_steps` steps."""
-        return OnlineRun(n_steps, self.n_snapshots)
-
 
 @final
 @dataclass(frozen=True, slots=True)

@@ -4,17 +4,16 @@ It imports only `backsweep.errors` and `backsweep.config`. In the order of the l
 
     files, faults, locks     whole writes, injected faults, one process at a time
     raw, image               files of HDF5 whose data we write ourselves
-    base, memory, hdf5       stores of snapshots
+    closing, base, hdf5      stores of snapshots
     worker, background       a store whose disk works in a thread
     points, manifest, durable   resume points
     results, arrays          result files, and other programs' files
 
-All but `base`, `memory` and `background` need HDF5 and are not imported here, so that importing
+All but `base` and `background` need HDF5 and are not imported here, so that importing
 backsweep does not load it.
 """
 
 from backsweep.storage.background import BackgroundStore
 from backsweep.storage.base import AbstractStore, Layout
-from backsweep.storage.memory import MemoryStore, slot_nbytes
 
-__all__ = ["AbstractStore", "BackgroundStore", "Layout", "MemoryStore", "slot_nbytes"]
+__all__ = ["AbstractStore", "BackgroundStore", "Layout"]

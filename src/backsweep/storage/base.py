@@ -7,17 +7,17 @@ implements the four private methods at the end.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from backsweep.errors import ShapeError, SnapshotError
+from backsweep.storage.closing import Closing
 
 Array: TypeAlias = NDArray[Any]
 
@@ -146,7 +146,7 @@ class Layout:
                 raise ShapeError(f"the array that field {name!r} is to be read to is read-only")
 
 
-class AbstractStore(ABC):
+class AbstractStore(Closing):
     """Snapshots by step number; a context manager that closes itself.
 
     Parameters
@@ -161,6 +161,7 @@ class AbstractStore(ABC):
 
     #: Whether snapshots outlive the store.
     keep: bool = False
+    waited_seconds: float = 0.0
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
@@ -259,17 +260,6 @@ class AbstractStore(ABC):
 
     def __len__(self) -> int:
         return len(self._held())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _held(self) -> set[int]:
         """The steps whose snapshots are held now."""

@@ -20,11 +20,11 @@ import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self, final
+from typing import Any, Final, final
 
 from backsweep.errors import ResumeError, SnapshotError
 from backsweep.storage.base import Array
+from backsweep.storage.closing import Closing
 from backsweep.storage.files import delete, reason
 from backsweep.storage.locks import FolderLock
 from backsweep.storage.manifest import (
@@ -45,7 +45,7 @@ _N_SHOWN: Final = 12
 
 
 @final
-class DurableFolder:
+class DurableFolder(Closing):
     """The resume points of one computation; a context manager that releases the folder.
 
     Parameters
@@ -252,17 +252,6 @@ class DurableFolder:
             # Unless points, or somebody else's files, are in it.
             with suppress(OSError):
                 self.directory.rmdir()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # ------------------------------------------------------------------ parts
 

@@ -17,11 +17,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self, final
+from typing import Any, Final, final
 
 from backsweep.errors import SnapshotError
 from backsweep.storage.base import Array
+from backsweep.storage.closing import Closing
 from backsweep.storage.durable import DurableFolder
 from backsweep.storage.files import delete, reason
 from backsweep.storage.manifest import hash_identity
@@ -47,7 +47,7 @@ class Record:
 
 
 @final
-class RecordFolder:
+class RecordFolder(Closing):
     """The records of one computation; a context manager that releases the folder.
 
     Parameters
@@ -156,17 +156,6 @@ class RecordFolder:
             self.clear()
         self._folder.close()
         self._is_open = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _find(self) -> None:
         while (path := self._path(len(self.records))).exists():

@@ -1,4 +1,6 @@
-"""Snapshots in memory: one arena, allocated once, cut into slots that are used again.
+"""A store in memory: one arena, allocated once, cut into slots that are used again.
+
+What the contract of stores and the background store are tested with.
 
 Pages that no snapshot has touched yet cost nothing, so that a generous number of slots
 is free until it is needed.
