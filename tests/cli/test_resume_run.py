@@ -148,10 +148,10 @@ def wait_until_gone(pids):
 @pytest.mark.parametrize(
     "fault",
     [
-        "record.before-write:3",
+        "record.before-write:2",
         "record.during-write:1",
         "record.before-rename:2",
-        "record.after-rename:3",
+        "record.after-rename:2",
         "manifest.before-rename:1",
         "result.before-rename:2",
         "delete.before:1",
