@@ -5,17 +5,23 @@
 
 from backsweep.comm.base import AbstractComm, SerialComm
 from backsweep.comm.errors import Agreed, agreement, stop_message
-from backsweep.comm.launch import connect
+from backsweep.comm.grid import Decomposition
+from backsweep.comm.halo import HaloExchange
+from backsweep.comm.launch import connect, serial, world
 from backsweep.comm.team import Team
 from backsweep.comm.tree import TreeSum
 
 __all__ = [
     "AbstractComm",
     "Agreed",
+    "Decomposition",
+    "HaloExchange",
     "SerialComm",
     "Team",
     "TreeSum",
     "agreement",
     "connect",
+    "serial",
     "stop_message",
+    "world",
 ]

@@ -5,8 +5,48 @@ from __future__ import annotations
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, NoReturn, final
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, NoReturn, Self, final
+
+import numpy as np
+
+Parts = Sequence[tuple[int, np.ndarray]]
+"""A rank and the buffer that goes to it or comes from it."""
+
+
+class Messages(ABC):
+    """The same buffers sent and received again and again.
+
+    A round is `receive`, `send` for each message to send, `wait`.
+    """
+
+    @abstractmethod
+    def receive(self) -> None:
+        """Let all messages of a round come into their buffers."""
+
+    @abstractmethod
+    def send(self, number: int) -> None:
+        """Send one of the buffers."""
+
+    @abstractmethod
+    def wait(self) -> None:
+        """Return when all buffers of the round have been sent and filled."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the requests back; what was closed cannot be used again."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 class AbstractComm(ABC):
@@ -22,6 +62,7 @@ class AbstractComm(ABC):
     rank: int
     size: int
     while_waiting: Callable[[], object] = staticmethod(lambda: None)
+    _n_tags = 0
 
     @property
     def is_root(self) -> bool:
@@ -51,6 +92,23 @@ class AbstractComm(ABC):
         """What another rank sends to this one."""
 
     @abstractmethod
+    def messages(self, to_send: Parts, to_receive: Parts, tag: int) -> Messages:
+        """Contiguous buffers that go to other ranks and come from them again and again.
+
+        Parameters
+        ----------
+        to_send, to_receive : sequence of (rank, contiguous ndarray of uint8)
+            What one rank sends to another in a certain order, that one receives in this order.
+        tag : int
+            From `new_tag`.
+        """
+
+    def new_tag(self) -> int:
+        """A number that keeps messages apart. Every rank must ask for as many."""
+        self._n_tags += 1
+        return self._n_tags
+
+    @abstractmethod
     def raise_alarm(self, number: int) -> None:
         """Let `alarm` return a number on all ranks soon. Not collective; the first one counts."""
 
@@ -61,6 +119,23 @@ class AbstractComm(ABC):
     @abstractmethod
     def abort(self, code: int) -> NoReturn:
         """End the whole job at once with an exit code."""
+
+
+@final
+class NoMessages(Messages):
+    """Those of a rank that talks to no other one."""
+
+    def receive(self) -> None:
+        pass
+
+    def send(self, number: int) -> None:
+        raise ValueError(f"there is no message {number} to send")
+
+    def wait(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 @final
@@ -79,6 +154,11 @@ class SerialComm(AbstractComm):
 
     def receive(self, rank: int) -> Any:
         raise ValueError(f"a job of one rank receives nothing (from rank {rank})")
+
+    def messages(self, to_send: Parts, to_receive: Parts, tag: int) -> Messages:
+        if to_send or to_receive:
+            raise ValueError("a job of one rank sends and receives nothing")
+        return NoMessages()
 
     def raise_alarm(self, number: int) -> None:
         self._alarm = self._alarm or number

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from backsweep import config
 from backsweep.comm.base import AbstractComm, SerialComm
 from backsweep.comm.errors import Agreed
@@ -47,3 +49,14 @@ def connect() -> AbstractComm:
     if comm.size > 1:
         abort_if_uncaught()
     return comm
+
+
+@functools.cache
+def world() -> AbstractComm:
+    """All ranks of the job: `connect`, remembered. Collective at the first call."""
+    return connect()
+
+
+def serial() -> AbstractComm:
+    """A communicator of this process alone, whatever a launcher started."""
+    return SerialComm()

@@ -7,19 +7,23 @@ so that arrays travel as plain bytes.
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 import time
+import weakref
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NoReturn, final
 
 import numpy as np
 from mpi4py import MPI
 
-from backsweep.comm.base import AbstractComm
+from backsweep.comm.base import AbstractComm, Messages, Parts
 from backsweep.comm.errors import Agreed
 
-_TAG, _ALARM_TAG = 11, 12
+_TAG, _ALARM_TAG, _FIRST_TAG, _N_TAGS = 11, 12, 100, 32_000
+_N_SPINS, _N_YIELDS = 50, 1000
 _LONGEST_SLEEP = 1e-3  # s
 _LAST_WORDS = 0.3  # s: what mpiexec has not read of the output at an abort is lost
 _PIECE = 1 << 28
@@ -71,6 +75,9 @@ class MPIComm(AbstractComm):
             self._receive_bytes(part, rank)
         return pickle.loads(parts[0].data, buffers=parts[1:])
 
+    def messages(self, to_send: Parts, to_receive: Parts, tag: int) -> Messages:
+        return MPIMessages(self, to_send, to_receive, _FIRST_TAG + tag % _N_TAGS)
+
     def raise_alarm(self, number: int) -> None:
         if self._alarm:
             return
@@ -102,12 +109,64 @@ class MPIComm(AbstractComm):
         for start in range(0, data.size, _PIECE):
             self._wait(self._comm.Irecv([data[start : start + _PIECE], MPI.BYTE], rank, _TAG).Test)
 
-    def _wait(self, is_done: Any) -> None:
+    def _wait(self, is_done: Callable[[], Any]) -> None:
+        """Ask at once, then between turns of other processes, then between short sleeps."""
+        for _ in range(_N_SPINS):
+            if is_done():
+                return
+        for _ in range(_N_YIELDS):
+            if is_done():
+                return
+            self.while_waiting()
+            os.sched_yield()
         pause = 1e-5
         while not is_done():
             self.while_waiting()
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_SLEEP)
+
+
+@final
+class MPIMessages(Messages):
+    """Persistent requests."""
+
+    def __init__(self, comm: MPIComm, to_send: Parts, to_receive: Parts, tag: int) -> None:
+        self._comm = comm
+        self._sends = [
+            comm._comm.Send_init([buffer, MPI.BYTE], rank, tag) for rank, buffer in to_send
+        ]
+        self._receives = [
+            comm._comm.Recv_init([buffer, MPI.BYTE], rank, tag) for rank, buffer in to_receive
+        ]
+        self._requests = self._receives + self._sends
+        # Before MPI ends, also if nobody closes.
+        self._finalizer = weakref.finalize(self, _free, self._receives, self._sends, self._requests)
+
+    def receive(self) -> None:
+        MPI.Prequest.Startall(self._receives)
+
+    def send(self, number: int) -> None:
+        self._sends[number].Start()
+
+    def wait(self) -> None:
+        requests, test = self._requests, MPI.Request.Testall
+        self._comm._wait(lambda: test(requests))
+
+    def close(self) -> None:
+        self._finalizer()
+
+
+def _free(
+    receives: list[MPI.Prequest], sends: list[MPI.Prequest], requests: list[MPI.Prequest]
+) -> None:
+    for request in receives:
+        if not request.Test():
+            request.Cancel()
+            request.Wait()
+    for request in requests:
+        request.Free()
+    for requests_of in (receives, sends, requests):
+        requests_of.clear()
 
 
 def abort_if_uncaught() -> None:
