@@ -4,6 +4,8 @@
 """
 
 from backsweep.comm.base import AbstractComm, SerialComm
+from backsweep.comm.blocked import BlockedArray
+from backsweep.comm.check import require_equal
 from backsweep.comm.errors import Agreed, agreement, stop_message
 from backsweep.comm.grid import Decomposition
 from backsweep.comm.halo import HaloExchange
@@ -14,6 +16,7 @@ from backsweep.comm.tree import TreeSum
 __all__ = [
     "AbstractComm",
     "Agreed",
+    "BlockedArray",
     "Decomposition",
     "HaloExchange",
     "SerialComm",
@@ -21,6 +24,7 @@ __all__ = [
     "TreeSum",
     "agreement",
     "connect",
+    "require_equal",
     "serial",
     "stop_message",
     "world",

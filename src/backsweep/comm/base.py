@@ -6,10 +6,18 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, NoReturn, Self, final
 
 import numpy as np
+import numpy.typing as npt
+
+from backsweep.errors import CommError
+
+_REDUCTIONS: dict[str, np.ufunc] = {"sum": np.add, "max": np.maximum, "min": np.minimum}
+_SMALL = 1 << 12  # bytes: up to here all ranks add everything
+_PIECE = 1 << 26  # bytes that are reduced at once
 
 Parts = Sequence[tuple[int, np.ndarray]]
 """A rank and the buffer that goes to it or comes from it."""
@@ -103,6 +111,83 @@ class AbstractComm(ABC):
             From `new_tag`.
         """
 
+    @abstractmethod
+    def split(self, color: int, key: int = 0) -> AbstractComm:
+        """The ranks that give the same color, in the order of their keys, then of their ranks.
+
+        Collective: every rank must call. Alarms and aborts stay those of the whole job.
+        """
+
+    def allreduce(self, array: npt.ArrayLike, op: str = "sum") -> np.ndarray:
+        """The sum of the arrays of all ranks, entry by entry. Collective: every rank must call.
+
+        Parameters
+        ----------
+        array : array_like
+            Of the same shape and dtype on all ranks.
+        op : str
+            "sum", "max" or "min".
+
+        Returns
+        -------
+        ndarray, shape and dtype of `array`
+            A new array with the same bits on all ranks: ((r0 + r1) + r2) + ..., whatever its
+            length. NaN wins in "max" and "min".
+
+        Notes
+        -----
+        Each rank adds one part of all entries and hands it to the others; a few kB are added by
+        each rank for itself, in one message less.
+        """
+        if op not in _REDUCTIONS:
+            raise CommError(f"allreduce: op {op!r} is none of {', '.join(_REDUCTIONS)}")
+        given = np.asarray(array)
+        flat = given.reshape(-1).copy()
+        if self.size == 1 or not flat.size:
+            return flat.reshape(given.shape)
+        if flat.nbytes <= _SMALL:
+            terms = self.join_parts(flat, [flat.size] * self.size).reshape(self.size, -1)
+            return _fold(_REDUCTIONS[op], terms).reshape(given.shape)
+        step = _PIECE // flat.itemsize
+        for start in range(0, flat.size, step):
+            piece = flat[start : start + step]
+            ends = [piece.size * k // self.size for k in range(self.size + 1)]
+            sizes = [b - a for a, b in pairwise(ends)]
+            part = _fold(_REDUCTIONS[op], self.swap_parts(piece, sizes))
+            piece[...] = self.join_parts(part, sizes)
+        return flat.reshape(given.shape)
+
+    @abstractmethod
+    def join_parts(self, part: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+        """The parts of all ranks, one behind the other. Collective: every rank must call.
+
+        Parameters
+        ----------
+        part : ndarray, shape (sizes[rank],), contiguous
+        sizes : sequence of int
+            The same on all ranks.
+
+        Returns
+        -------
+        ndarray, shape (sum(sizes),)
+        """
+
+    @abstractmethod
+    def swap_parts(self, whole: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+        """This rank's part of the arrays of all ranks. Collective: every rank must call.
+
+        Parameters
+        ----------
+        whole : ndarray, shape (sum(sizes),), contiguous
+        sizes : sequence of int
+            The same on all ranks.
+
+        Returns
+        -------
+        ndarray, shape (size, sizes[rank])
+            In rank order.
+        """
+
     def new_tag(self) -> int:
         """A number that keeps messages apart. Every rank must ask for as many."""
         self._n_tags += 1
@@ -155,6 +240,15 @@ class SerialComm(AbstractComm):
     def receive(self, rank: int) -> Any:
         raise ValueError(f"a job of one rank receives nothing (from rank {rank})")
 
+    def split(self, color: int, key: int = 0) -> AbstractComm:
+        return self
+
+    def join_parts(self, part: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+        return part.copy()
+
+    def swap_parts(self, whole: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+        return whole.reshape(1, -1).copy()
+
     def messages(self, to_send: Parts, to_receive: Parts, tag: int) -> Messages:
         if to_send or to_receive:
             raise ValueError("a job of one rank sends and receives nothing")
@@ -170,3 +264,11 @@ class SerialComm(AbstractComm):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _fold(add: np.ufunc, terms: np.ndarray) -> np.ndarray:
+    """((t0 + t1) + t2) + ... along the first axis."""
+    total = terms[0].copy()
+    for term in terms[1:]:
+        add(total, term, out=total)
+    return total

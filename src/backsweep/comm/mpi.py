@@ -12,7 +12,8 @@ import pickle
 import sys
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from types import TracebackType
 from typing import Any, NoReturn, final
 
@@ -32,10 +33,16 @@ _PIECE = 1 << 28
 
 @final
 class MPIComm(AbstractComm):
-    """All ranks of the job, on a communicator of its own."""
+    """All ranks of the job, on a communicator of its own; or, of a parent, some of them."""
 
-    def __init__(self) -> None:
-        self._comm = MPI.COMM_WORLD.Dup()
+    def __init__(self, parent: MPIComm | None = None, color: int = 0, key: int = 0) -> None:
+        self._parent = parent
+        self._comm: MPI.Comm
+        if parent is None:
+            self._comm = MPI.COMM_WORLD.Dup()
+        else:
+            self._comm = parent._comm.Split(color, key)
+            self.while_waiting = lambda: parent.while_waiting()
         self.rank = self._comm.Get_rank()
         self.size = self._comm.Get_size()
         self._alarm = 0
@@ -78,7 +85,36 @@ class MPIComm(AbstractComm):
     def messages(self, to_send: Parts, to_receive: Parts, tag: int) -> Messages:
         return MPIMessages(self, to_send, to_receive, _FIRST_TAG + tag % _N_TAGS)
 
+    def split(self, color: int, key: int = 0) -> AbstractComm:
+        # MPI's own call blocks: all should be there before.
+        self.allgather(None)
+        return MPIComm(self, color, key)
+
+    def join_parts(self, part: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+        joined = np.empty(sum(sizes), part.dtype)
+        n_bytes = [n * part.itemsize for n in sizes]
+        request = self._comm.Iallgatherv(
+            [part.view(np.uint8), MPI.BYTE],
+            [joined.view(np.uint8), n_bytes, _starts(n_bytes), MPI.BYTE],
+        )
+        self._wait(request.Test)
+        return joined
+
+    def swap_parts(self, whole: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+        swapped = np.empty((self.size, sizes[self.rank]), whole.dtype)
+        n_bytes = [n * whole.itemsize for n in sizes]
+        own = [n_bytes[self.rank]] * self.size
+        request = self._comm.Ialltoallv(
+            [whole.view(np.uint8), n_bytes, _starts(n_bytes), MPI.BYTE],
+            [swapped.reshape(-1).view(np.uint8), own, _starts(own), MPI.BYTE],
+        )
+        self._wait(request.Test)
+        return swapped
+
     def raise_alarm(self, number: int) -> None:
+        if self._parent is not None:
+            self._parent.raise_alarm(number)
+            return
         if self._alarm:
             return
         self._alarm = number
@@ -88,6 +124,8 @@ class MPIComm(AbstractComm):
             self._alarms_sent.append(self._comm.Isend(message, rank, _ALARM_TAG))
 
     def alarm(self) -> int:
+        if self._parent is not None:
+            return self._parent.alarm()
         while not self._alarm and self._comm.Iprobe(MPI.ANY_SOURCE, _ALARM_TAG):
             found = np.empty(1, np.int64)
             self._comm.Recv([found, MPI.INT64_T], MPI.ANY_SOURCE, _ALARM_TAG)
@@ -154,6 +192,10 @@ class MPIMessages(Messages):
 
     def close(self) -> None:
         self._finalizer()
+
+
+def _starts(sizes: Sequence[int]) -> list[int]:
+    return [0, *accumulate(sizes[:-1])]
 
 
 def _free(
