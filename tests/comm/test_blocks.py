@@ -13,6 +13,7 @@ CHECKS = (
     "the_transpose_is_one",
     "a_lost_addition_is_noticed",
     "additions_have_an_order",
+    "long_messages_travel_without_a_copy",
     "messages_of_two_exchanges_do_not_mix",
     "reductions_have_the_bits_of_a_loop",
     "long_reductions_go_piece_by_piece",

@@ -24,22 +24,25 @@ Parts = Sequence[tuple[int, np.ndarray]]
 
 
 class Messages(ABC):
-    """The same buffers sent and received again and again.
+    """The same messages sent and received again and again.
 
-    A round is `receive`, `send` for each message to send, `wait`.
+    A round is `receive` and `send` for each of them by its number, and `wait`.
     """
 
     @abstractmethod
-    def receive(self) -> None:
-        """Let all messages of a round come into their buffers."""
+    def receive(self, number: int, into: Sequence[np.ndarray] = ()) -> None:
+        """Let a message come into its buffer, or instead into contiguous arrays, in this order."""
 
     @abstractmethod
-    def send(self, number: int) -> None:
-        """Send one of the buffers."""
+    def send(self, number: int, parts: Sequence[np.ndarray] = ()) -> None:
+        """Send a buffer, or instead contiguous arrays, one behind the other.
+
+        They must stay as they are until `wait` has returned.
+        """
 
     @abstractmethod
     def wait(self) -> None:
-        """Return when all buffers of the round have been sent and filled."""
+        """Return when all messages of the round have been sent and received."""
 
     @abstractmethod
     def close(self) -> None:
@@ -210,10 +213,10 @@ class AbstractComm(ABC):
 class NoMessages(Messages):
     """Those of a rank that talks to no other one."""
 
-    def receive(self) -> None:
-        pass
+    def receive(self, number: int, into: Sequence[np.ndarray] = ()) -> None:
+        raise ValueError(f"there is no message {number} to receive")
 
-    def send(self, number: int) -> None:
+    def send(self, number: int, parts: Sequence[np.ndarray] = ()) -> None:
         raise ValueError(f"there is no message {number} to send")
 
     def wait(self) -> None:

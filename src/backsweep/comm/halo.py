@@ -6,8 +6,10 @@ corners alike, from however many owners, so that a round is one message to each 
 fields in it and has no order of axes. Layouts are given in *unwrapped* coordinates: entry i stands
 for the global index i modulo n, so that periodic images need no case of their own.
 
-Known to be suboptimal: messages are packed into buffers, two copies in memory, also where the
-cells lie next to each other.
+A message is packed into a buffer, which costs a copy in memory on either side; a long one whose
+boxes are contiguous (cuts along the first axis) is sent from where it lies and needs none.
+
+Known to be suboptimal: long messages of boxes that are not contiguous are packed by NumPy.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Self, final
 import numpy as np
 import numpy.typing as npt
 
-from backsweep.comm.base import AbstractComm
+from backsweep.comm.base import AbstractComm, Messages
 from backsweep.comm.boxes import (
     Box,
     as_box,
@@ -37,7 +39,7 @@ from backsweep.errors import CommError
 
 Slices = tuple[slice, ...]
 
-_ALIGNMENT = 16
+_DIRECT = 1 << 16  # bytes: from here on a copy costs more than a message of its own kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,8 @@ class HaloExchange:
         self.comm = comm
         self.dtypes = tuple(np.dtype(d) for d in dtypes)
         self._is_open = True
-        self._in_flight: str = ""
+        self._in_flight = ""
+        self._is_direct: list[bool] = []
         fields = tuple(tuple(int(n) for n in shape) for shape in shapes)
         mine = (tuple(map(as_box, owned)), tuple(map(as_box, layouts)))
         tags = comm.new_tag(), comm.new_tag()
@@ -170,11 +173,12 @@ class HaloExchange:
     def _message(
         self, rank: int, boxes: Sequence[tuple[int, Box]], layouts: Sequence[Box]
     ) -> _Message:
+        # The widest first, so that all are aligned without gaps; within a field by shift.
+        boxes = sorted(boxes, key=lambda entry: -self.dtypes[entry[0]].itemsize)
         starts, end = [], 0
         for field, box in boxes:
             starts.append(end)
-            n_bytes = math.prod(box_shape(box)) * self.dtypes[field].itemsize
-            end += -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
+            end += math.prod(box_shape(box)) * self.dtypes[field].itemsize
         buffer = np.zeros(end, np.uint8)
         pieces = []
         for start, (field, box) in zip(starts, boxes, strict=True):
@@ -194,14 +198,18 @@ class HaloExchange:
         self.finish(arrays)
 
     def start(self, arrays: Sequence[np.ndarray]) -> None:
-        """Send the owned cells as they are now; ghost cells are undefined until `finish`."""
+        """Begin an exchange, to compute in the meantime.
+
+        Until `finish` ghost cells must not be read or written, and owned cells that other ranks
+        see must not be written: long messages travel from where they lie.
+        """
         self._begin("exchange", arrays)
-        messages = self._forward
-        messages.receive()
+        self._is_direct = [
+            _receive(self._forward, number, message, arrays)
+            for number, message in enumerate(self._incoming)
+        ]
         for number, message in enumerate(self._outgoing):
-            for piece in message.pieces:
-                piece.view[...] = arrays[piece.field][piece.where]
-            messages.send(number)
+            _send(self._forward, number, message, arrays)
         for image in self._images:
             array = arrays[image.field]
             array[image.ghost] = array[image.owned]
@@ -210,9 +218,10 @@ class HaloExchange:
         """Fill the ghost cells with what has arrived since `start`, of the same arrays."""
         self._end("exchange")
         self._forward.wait()
-        for message in self._incoming:
-            for piece in message.pieces:
-                arrays[piece.field][piece.where] = piece.view
+        for message, is_direct in zip(self._incoming, self._is_direct, strict=True):
+            if not is_direct:
+                for piece in message.pieces:
+                    arrays[piece.field][piece.where] = piece.view
 
     def transposed(self, arrays: Sequence[np.ndarray]) -> None:
         """The adjoint of `exchange`, in place. Collective: every rank must call.
@@ -229,21 +238,20 @@ class HaloExchange:
         self.finish_transposed(arrays)
 
     def start_transposed(self, arrays: Sequence[np.ndarray]) -> None:
-        """Send the ghost cells as they are now, and set to zero those that were sent."""
+        """Begin a transposed exchange; until it is finished ghost cells must not be touched."""
         self._begin("transposed exchange", arrays)
-        messages = self._backward
-        messages.receive()
+        for number in range(len(self._outgoing)):
+            self._backward.receive(number)
         for number, message in enumerate(self._incoming):
-            for piece in message.pieces:
-                piece.view[...] = arrays[piece.field][piece.where]
-            messages.send(number)
-            for piece in message.pieces:
-                arrays[piece.field][piece.where] = 0
+            _send(self._backward, number, message, arrays)
 
     def finish_transposed(self, arrays: Sequence[np.ndarray]) -> None:
-        """Add what has arrived since `start_transposed` to the owned cells of the same arrays."""
+        """Add what has arrived to the owned cells of the same arrays, and set ghosts to zero."""
         self._end("transposed exchange")
         self._backward.wait()
+        for message in self._incoming:
+            for piece in message.pieces:
+                arrays[piece.field][piece.where] = 0
         is_before = [m for m in self._outgoing if m.rank < self.comm.rank]
         self._add(arrays, is_before)
         for image in self._images:
@@ -297,6 +305,31 @@ class HaloExchange:
         if self._in_flight != what:
             raise CommError(f"there is no {what} to finish: start one first")
         self._in_flight = ""
+
+
+def _send(messages: Messages, number: int, message: _Message, arrays: Sequence[np.ndarray]) -> None:
+    boxes = _contiguous(message, arrays)
+    if not boxes:
+        for piece in message.pieces:
+            piece.view[...] = arrays[piece.field][piece.where]
+    messages.send(number, boxes)
+
+
+def _receive(
+    messages: Messages, number: int, message: _Message, arrays: Sequence[np.ndarray]
+) -> bool:
+    """Whether a message comes at once to where it belongs."""
+    boxes = _contiguous(message, arrays)
+    messages.receive(number, boxes)
+    return bool(boxes)
+
+
+def _contiguous(message: _Message, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The boxes of a long message, if all are contiguous; else nothing."""
+    if message.buffer.nbytes < _DIRECT:
+        return []
+    boxes = [arrays[piece.field][piece.where] for piece in message.pieces]
+    return boxes if all(box.flags.c_contiguous for box in boxes) else []
 
 
 __all__ = ["HaloExchange"]

@@ -45,7 +45,10 @@ def connect() -> AbstractComm:
             "mpiexec of that library, or srun --mpi=pmi2",
             rank=0,
         )
-    config.share_node(comm.allgather(config.place()), comm.rank)
+    places = comm.allgather(config.place())
+    config.share_node(places, comm.rank)
+    cores = places[comm.rank][1]
+    comm.is_crowded = places.count(places[comm.rank]) > len(cores)
     if comm.size > 1:
         abort_if_uncaught()
     return comm

@@ -12,7 +12,8 @@ import pickle
 import sys
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from types import TracebackType
 from typing import Any, NoReturn, final
@@ -24,7 +25,7 @@ from backsweep.comm.base import AbstractComm, Messages, Parts
 from backsweep.comm.errors import Agreed
 
 _TAG, _ALARM_TAG, _FIRST_TAG, _N_TAGS = 11, 12, 100, 32_000
-_N_SPINS, _N_YIELDS = 50, 1000
+_N_SPINS, _N_YIELDS = 500, 1000
 _LONGEST_SLEEP = 1e-3  # s
 _LAST_WORDS = 0.3  # s: what mpiexec has not read of the output at an abort is lost
 _PIECE = 1 << 28
@@ -35,6 +36,8 @@ _PIECE = 1 << 28
 class MPIComm(AbstractComm):
     """All ranks of the job, on a communicator of its own; or, of a parent, some of them."""
 
+    is_crowded = True  # more ranks than cores, as far as is known
+
     def __init__(self, parent: MPIComm | None = None, color: int = 0, key: int = 0) -> None:
         self._parent = parent
         self._comm: MPI.Comm
@@ -42,6 +45,7 @@ class MPIComm(AbstractComm):
             self._comm = MPI.COMM_WORLD.Dup()
         else:
             self._comm = parent._comm.Split(color, key)
+            self.is_crowded = parent.is_crowded
             self.while_waiting = lambda: parent.while_waiting()
         self.rank = self._comm.Get_rank()
         self.size = self._comm.Get_size()
@@ -149,7 +153,7 @@ class MPIComm(AbstractComm):
 
     def _wait(self, is_done: Callable[[], Any]) -> None:
         """Ask at once, then between turns of other processes, then between short sleeps."""
-        for _ in range(_N_SPINS):
+        for _ in range(1 if self.is_crowded else _N_SPINS):
             if is_done():
                 return
         for _ in range(_N_YIELDS):
@@ -166,32 +170,65 @@ class MPIComm(AbstractComm):
 
 @final
 class MPIMessages(Messages):
-    """Persistent requests."""
+    """Persistent requests for the buffers, others for what is sent from where it lies."""
 
     def __init__(self, comm: MPIComm, to_send: Parts, to_receive: Parts, tag: int) -> None:
-        self._comm = comm
+        self._comm, self._tag = comm, tag
+        self._targets = [rank for rank, _ in to_send]
+        self._sources = [rank for rank, _ in to_receive]
         self._sends = [
             comm._comm.Send_init([buffer, MPI.BYTE], rank, tag) for rank, buffer in to_send
         ]
         self._receives = [
             comm._comm.Recv_init([buffer, MPI.BYTE], rank, tag) for rank, buffer in to_receive
         ]
-        self._requests = self._receives + self._sends
+        self._sending: list[MPI.Request] = []
+        self._receiving: list[MPI.Request] = []
         # Before MPI ends, also if nobody closes.
-        self._finalizer = weakref.finalize(self, _free, self._receives, self._sends, self._requests)
+        self._finalizer = weakref.finalize(
+            self, _free, self._sends, self._receives, self._sending, self._receiving
+        )
 
-    def receive(self) -> None:
-        MPI.Prequest.Startall(self._receives)
+    def receive(self, number: int, into: Sequence[np.ndarray] = ()) -> None:
+        request: MPI.Request = self._receives[number]
+        if into:
+            with _message(into) as message:
+                request = self._comm._comm.Irecv(message, self._sources[number], self._tag)
+        else:
+            self._receives[number].Start()
+        self._receiving.append(request)
 
-    def send(self, number: int) -> None:
-        self._sends[number].Start()
+    def send(self, number: int, parts: Sequence[np.ndarray] = ()) -> None:
+        request: MPI.Request = self._sends[number]
+        if parts:
+            with _message(parts) as message:
+                request = self._comm._comm.Isend(message, self._targets[number], self._tag)
+        else:
+            self._sends[number].Start()
+        self._sending.append(request)
 
     def wait(self) -> None:
-        requests, test = self._requests, MPI.Request.Testall
+        requests, test = self._receiving + self._sending, MPI.Request.Testall
         self._comm._wait(lambda: test(requests))
+        self._receiving.clear()
+        self._sending.clear()
 
     def close(self) -> None:
         self._finalizer()
+
+
+@contextmanager
+def _message(parts: Sequence[np.ndarray]) -> Iterator[Any]:
+    """What mpi4py sends or receives: arrays one behind the other, without a copy."""
+    if len(parts) == 1:
+        yield [parts[0], MPI.BYTE]
+        return
+    addresses = [part.__array_interface__["data"][0] for part in parts]
+    kind = MPI.BYTE.Create_hindexed([part.nbytes for part in parts], addresses).Commit()
+    try:
+        yield [MPI.BOTTOM, 1, kind]
+    finally:
+        kind.Free()  # once the message is there
 
 
 def _starts(sizes: Sequence[int]) -> list[int]:
@@ -199,16 +236,22 @@ def _starts(sizes: Sequence[int]) -> list[int]:
 
 
 def _free(
-    receives: list[MPI.Prequest], sends: list[MPI.Prequest], requests: list[MPI.Prequest]
+    sends: list[MPI.Prequest],
+    receives: list[MPI.Prequest],
+    sending: list[MPI.Request],
+    receiving: list[MPI.Request],
 ) -> None:
-    for request in receives:
+    for request in receiving:
         if not request.Test():
             request.Cancel()
             request.Wait()
-    for request in requests:
-        request.Free()
-    for requests_of in (receives, sends, requests):
-        requests_of.clear()
+    for request in sending:
+        if not request.Test() and request not in sends:
+            request.Free()
+    for persistent in (*sends, *receives):
+        persistent.Free()
+    for requests in (sends, receives, sending, receiving):
+        requests.clear()
 
 
 def abort_if_uncaught() -> None:
