@@ -30,15 +30,12 @@ class Messages(ABC):
     """
 
     @abstractmethod
-    def receive(self, number: int, into: Sequence[np.ndarray] = ()) -> None:
-        """Let a message come into its buffer, or instead into contiguous arrays, in this order."""
+    def receive(self, number: int, into: np.ndarray | None = None) -> None:
+        """Let a message come into its buffer, or instead into a contiguous array of its bytes."""
 
     @abstractmethod
-    def send(self, number: int, parts: Sequence[np.ndarray] = ()) -> None:
-        """Send a buffer, or instead contiguous arrays, one behind the other.
-
-        They must stay as they are until `wait` has returned.
-        """
+    def send(self, number: int, values: np.ndarray | None = None) -> None:
+        """Send a buffer, or instead a contiguous array that stays as it is until `wait`."""
 
     @abstractmethod
     def wait(self) -> None:
@@ -213,10 +210,10 @@ class AbstractComm(ABC):
 class NoMessages(Messages):
     """Those of a rank that talks to no other one."""
 
-    def receive(self, number: int, into: Sequence[np.ndarray] = ()) -> None:
+    def receive(self, number: int, into: np.ndarray | None = None) -> None:
         raise ValueError(f"there is no message {number} to receive")
 
-    def send(self, number: int, parts: Sequence[np.ndarray] = ()) -> None:
+    def send(self, number: int, values: np.ndarray | None = None) -> None:
         raise ValueError(f"there is no message {number} to send")
 
     def wait(self) -> None:

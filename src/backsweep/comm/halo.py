@@ -2,20 +2,22 @@
 
 A field is known by its global shape and two boxes per rank: the cells that the rank owns and its
 layout, the range of its local array. Everything else in the layout is ghost: faces, edges and
-corners alike, from however many owners, so that a round is one message to each peer with all
-fields in it and has no order of axes. Layouts are given in *unwrapped* coordinates: entry i stands
+corners alike, from however many owners, so that a round has no order of axes: it is one message to
+each peer, with all fields in it. Layouts are given in *unwrapped* coordinates: entry i stands
 for the global index i modulo n, so that periodic images need no case of their own.
 
-A message is packed into a buffer, which costs a copy in memory on either side; a long one whose
-boxes are contiguous (cuts along the first axis) is sent from where it lies and needs none.
+Messages are packed into buffers, which costs a copy on either side. Boxes of 64 KiB and more are
+messages of their own, and where they are contiguous (cuts along the first axis) they travel from
+where they lie to where they belong. (Several of them in one message by an MPI datatype took MPICH
+a hundred times as long.)
 
-Known to be suboptimal: long messages of boxes that are not contiguous are packed by NumPy.
+Known to be suboptimal: long boxes that are not contiguous are packed by NumPy.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, final
@@ -39,13 +41,17 @@ from backsweep.errors import CommError
 
 Slices = tuple[slice, ...]
 
-_DIRECT = 1 << 16  # bytes: from here on a copy costs more than a message of its own kind
+_LONG = 1 << 16  # bytes: from here on a copy costs more than a message
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A box of a field's local array and where it lies in a message."""
+    """A box of a field's local array and where it lies in a message.
 
+    `number` counts the boxes between two ranks, by field, then by shift.
+    """
+
+    number: int
     field: int
     where: Slices
     view: np.ndarray
@@ -56,6 +62,7 @@ class _Message:
     rank: int
     buffer: np.ndarray
     pieces: tuple[_Piece, ...]
+    is_long: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +162,8 @@ class HaloExchange:
             _Image(field, slices_in(box, layouts[me][field]), slices_in(source, layouts[me][field]))
             for field, box, source in ghosts(fields, layouts[me], owned[me], is_own=True)
         )
-        incoming, outgoing = [], []
+        incoming: list[_Message] = []
+        outgoing: list[_Message] = []
         for rank in range(self.comm.size):
             if rank == me:
                 continue
@@ -164,27 +172,40 @@ class HaloExchange:
             to_rank = list(ghosts(fields, layouts[rank], owned[me]))
             if from_rank:
                 boxes = [(field, box) for field, box, _ in from_rank]
-                incoming.append(self._message(rank, boxes, layouts[me]))
+                incoming += self._messages(rank, boxes, layouts[me])
             if to_rank:
                 boxes = [(field, source) for field, _, source in to_rank]
-                outgoing.append(self._message(rank, boxes, layouts[me]))
+                outgoing += self._messages(rank, boxes, layouts[me])
         self._incoming, self._outgoing = tuple(incoming), tuple(outgoing)
+        self._additions_before = _by_field(m for m in outgoing if m.rank < me)
+        self._additions_after = _by_field(m for m in outgoing if m.rank > me)
+
+    def _messages(
+        self, rank: int, boxes: Sequence[tuple[int, Box]], layouts: Sequence[Box]
+    ) -> Iterator[_Message]:
+        """One message to or from a rank, and one for each of the boxes that are long."""
+        short = []
+        for number, (field, box) in enumerate(boxes):
+            n_bytes = math.prod(box_shape(box)) * self.dtypes[field].itemsize
+            if n_bytes < _LONG:
+                short.append((number, field, box, n_bytes))
+            else:
+                yield self._message(rank, [(number, field, box, n_bytes)], layouts)
+        if short:
+            # The widest first, so that all are aligned without gaps.
+            short.sort(key=lambda entry: -self.dtypes[entry[1]].itemsize)
+            yield self._message(rank, short, layouts)
 
     def _message(
-        self, rank: int, boxes: Sequence[tuple[int, Box]], layouts: Sequence[Box]
+        self, rank: int, boxes: Sequence[tuple[int, int, Box, int]], layouts: Sequence[Box]
     ) -> _Message:
-        # The widest first, so that all are aligned without gaps; within a field by shift.
-        boxes = sorted(boxes, key=lambda entry: -self.dtypes[entry[0]].itemsize)
-        starts, end = [], 0
-        for field, box in boxes:
-            starts.append(end)
-            end += math.prod(box_shape(box)) * self.dtypes[field].itemsize
-        buffer = np.zeros(end, np.uint8)
-        pieces = []
-        for start, (field, box) in zip(starts, boxes, strict=True):
+        buffer = np.zeros(sum(n_bytes for *_, n_bytes in boxes), np.uint8)
+        pieces, start = [], 0
+        for number, field, box, n_bytes in boxes:
             view = np.ndarray(box_shape(box), self.dtypes[field], buffer, start)
-            pieces.append(_Piece(field, slices_in(box, layouts[field]), view))
-        return _Message(rank, buffer, tuple(pieces))
+            pieces.append(_Piece(number, field, slices_in(box, layouts[field]), view))
+            start += n_bytes
+        return _Message(rank, buffer, tuple(pieces), len(boxes) == 1 and start >= _LONG)
 
     def exchange(self, arrays: Sequence[np.ndarray]) -> None:
         """Fill the ghost cells of each field in place. Collective: every rank must call.
@@ -252,19 +273,13 @@ class HaloExchange:
         for message in self._incoming:
             for piece in message.pieces:
                 arrays[piece.field][piece.where] = 0
-        is_before = [m for m in self._outgoing if m.rank < self.comm.rank]
-        self._add(arrays, is_before)
+        _add(arrays, self._additions_before)
         for image in self._images:
             array = arrays[image.field]
             array[image.owned] += array[image.ghost]
         for image in self._images:
             arrays[image.field][image.ghost] = 0
-        self._add(arrays, self._outgoing[len(is_before) :])
-
-    def _add(self, arrays: Sequence[np.ndarray], messages: Sequence[_Message]) -> None:
-        for message in messages:
-            for piece in message.pieces:
-                arrays[piece.field][piece.where] += piece.view
+        _add(arrays, self._additions_after)
 
     def close(self) -> None:
         """Give buffers and requests back. May be called twice."""
@@ -272,6 +287,7 @@ class HaloExchange:
         self._forward.close()
         self._backward.close()
         self._outgoing = self._incoming = ()
+        self._additions_before = self._additions_after = ()
 
     def __enter__(self) -> Self:
         return self
@@ -307,29 +323,41 @@ class HaloExchange:
         self._in_flight = ""
 
 
+def _by_field(messages: Iterable[_Message]) -> tuple[_Piece, ...]:
+    """All pieces, by rank, then by field, then by shift."""
+    found = [(m.rank, piece.number, piece) for m in messages for piece in m.pieces]
+    return tuple(piece for *_, piece in sorted(found, key=lambda entry: entry[:2]))
+
+
+def _add(arrays: Sequence[np.ndarray], pieces: Sequence[_Piece]) -> None:
+    for piece in pieces:
+        arrays[piece.field][piece.where] += piece.view
+
+
 def _send(messages: Messages, number: int, message: _Message, arrays: Sequence[np.ndarray]) -> None:
-    boxes = _contiguous(message, arrays)
-    if not boxes:
+    box = _contiguous(message, arrays)
+    if box is None:
         for piece in message.pieces:
             piece.view[...] = arrays[piece.field][piece.where]
-    messages.send(number, boxes)
+    messages.send(number, box)
 
 
 def _receive(
     messages: Messages, number: int, message: _Message, arrays: Sequence[np.ndarray]
 ) -> bool:
     """Whether a message comes at once to where it belongs."""
-    boxes = _contiguous(message, arrays)
-    messages.receive(number, boxes)
-    return bool(boxes)
+    box = _contiguous(message, arrays)
+    messages.receive(number, box)
+    return box is not None
 
 
-def _contiguous(message: _Message, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The boxes of a long message, if all are contiguous; else nothing."""
-    if message.buffer.nbytes < _DIRECT:
-        return []
-    boxes = [arrays[piece.field][piece.where] for piece in message.pieces]
-    return boxes if all(box.flags.c_contiguous for box in boxes) else []
+def _contiguous(message: _Message, arrays: Sequence[np.ndarray]) -> np.ndarray | None:
+    """The box of a long message in its array, if it can be sent or filled without a buffer."""
+    if not message.is_long:
+        return None
+    piece = message.pieces[0]
+    box = arrays[piece.field][piece.where]
+    return box if box.flags.c_contiguous else None
 
 
 __all__ = ["HaloExchange"]

@@ -12,8 +12,7 @@ import pickle
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from types import TracebackType
 from typing import Any, NoReturn, final
@@ -189,22 +188,22 @@ class MPIMessages(Messages):
             self, _free, self._sends, self._receives, self._sending, self._receiving
         )
 
-    def receive(self, number: int, into: Sequence[np.ndarray] = ()) -> None:
+    def receive(self, number: int, into: np.ndarray | None = None) -> None:
         request: MPI.Request = self._receives[number]
-        if into:
-            with _message(into) as message:
-                request = self._comm._comm.Irecv(message, self._sources[number], self._tag)
-        else:
+        if into is None:
             self._receives[number].Start()
+        else:
+            rank = self._sources[number]
+            request = self._comm._comm.Irecv([into, MPI.BYTE], rank, self._tag)
         self._receiving.append(request)
 
-    def send(self, number: int, parts: Sequence[np.ndarray] = ()) -> None:
+    def send(self, number: int, values: np.ndarray | None = None) -> None:
         request: MPI.Request = self._sends[number]
-        if parts:
-            with _message(parts) as message:
-                request = self._comm._comm.Isend(message, self._targets[number], self._tag)
-        else:
+        if values is None:
             self._sends[number].Start()
+        else:
+            rank = self._targets[number]
+            request = self._comm._comm.Isend([values, MPI.BYTE], rank, self._tag)
         self._sending.append(request)
 
     def wait(self) -> None:
@@ -215,20 +214,6 @@ class MPIMessages(Messages):
 
     def close(self) -> None:
         self._finalizer()
-
-
-@contextmanager
-def _message(parts: Sequence[np.ndarray]) -> Iterator[Any]:
-    """What mpi4py sends or receives: arrays one behind the other, without a copy."""
-    if len(parts) == 1:
-        yield [parts[0], MPI.BYTE]
-        return
-    addresses = [part.__array_interface__["data"][0] for part in parts]
-    kind = MPI.BYTE.Create_hindexed([part.nbytes for part in parts], addresses).Commit()
-    try:
-        yield [MPI.BOTTOM, 1, kind]
-    finally:
-        kind.Free()  # once the message is there
 
 
 def _starts(sizes: Sequence[int]) -> list[int]:
