@@ -178,8 +178,9 @@ def long_messages_travel_without_a_copy(comm):
                 arrays = [np.zeros((7, 5)) for _ in range(copies)]
                 for k, array in enumerate(arrays):
                     array[2:-1] = whole[lo:hi] + k
-                halo.exchange(arrays)
-                assert all(halo._is_direct)
+                halo.start(arrays)
+                assert len(halo._direct) == len(halo._incoming)
+                halo.finish(arrays)
                 assert not any(m.buffer.any() for m in halo._outgoing)
                 for k, array in enumerate(arrays):
                     assert np.array_equal(array, part_of(whole, layout) + k)
@@ -222,7 +223,7 @@ def many_exchanges_leave_nothing_behind(comm):
                 halo.transposed(arrays)
             if comm.size > 1:
                 assert len(halo._forward._sends) == halo.n_messages
-                assert not halo._forward._sending
+                assert not halo._forward._active
         halo.close()
         assert not getattr(halo._forward, "_sends", [])
         sizes.append((count(), len(os.listdir("/proc/self/fd"))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from types import TracebackType
 from typing import Any, NoReturn, Self, final
@@ -26,12 +26,12 @@ Parts = Sequence[tuple[int, np.ndarray]]
 class Messages(ABC):
     """The same messages sent and received again and again.
 
-    A round is `receive` and `send` for each of them by its number, and `wait`.
+    A round is `receive`, `send` for each message by its number, and `wait`.
     """
 
     @abstractmethod
-    def receive(self, number: int, into: np.ndarray | None = None) -> None:
-        """Let a message come into its buffer, or instead into a contiguous array of its bytes."""
+    def receive(self, into: Mapping[int, np.ndarray]) -> None:
+        """Let all messages come, into their buffers or into other contiguous arrays by number."""
 
     @abstractmethod
     def send(self, number: int, values: np.ndarray | None = None) -> None:
@@ -210,8 +210,8 @@ class AbstractComm(ABC):
 class NoMessages(Messages):
     """Those of a rank that talks to no other one."""
 
-    def receive(self, number: int, into: np.ndarray | None = None) -> None:
-        raise ValueError(f"there is no message {number} to receive")
+    def receive(self, into: Mapping[int, np.ndarray]) -> None:
+        pass
 
     def send(self, number: int, values: np.ndarray | None = None) -> None:
         raise ValueError(f"there is no message {number} to send")

@@ -123,7 +123,7 @@ class HaloExchange:
         self.dtypes = tuple(np.dtype(d) for d in dtypes)
         self._is_open = True
         self._in_flight = ""
-        self._is_direct: list[bool] = []
+        self._direct: dict[int, np.ndarray] = {}
         fields = tuple(tuple(int(n) for n in shape) for shape in shapes)
         mine = (tuple(map(as_box, owned)), tuple(map(as_box, layouts)))
         tags = comm.new_tag(), comm.new_tag()
@@ -148,6 +148,7 @@ class HaloExchange:
             [(m.rank, m.buffer) for m in self._outgoing],
             tags[1],
         )
+        self._has_long = any(m.is_long for m in (*self._outgoing, *self._incoming))
         self.n_messages = len(self._outgoing)
         self.n_bytes = sum(m.buffer.nbytes for m in self._outgoing)
 
@@ -225,12 +226,9 @@ class HaloExchange:
         see must not be written: long messages travel from where they lie.
         """
         self._begin("exchange", arrays)
-        self._is_direct = [
-            _receive(self._forward, number, message, arrays)
-            for number, message in enumerate(self._incoming)
-        ]
-        for number, message in enumerate(self._outgoing):
-            _send(self._forward, number, message, arrays)
+        self._direct = _contiguous(self._incoming, arrays) if self._has_long else {}
+        self._forward.receive(self._direct)
+        self._send(self._forward, self._outgoing, arrays)
         for image in self._images:
             array = arrays[image.field]
             array[image.ghost] = array[image.owned]
@@ -239,10 +237,23 @@ class HaloExchange:
         """Fill the ghost cells with what has arrived since `start`, of the same arrays."""
         self._end("exchange")
         self._forward.wait()
-        for message, is_direct in zip(self._incoming, self._is_direct, strict=True):
-            if not is_direct:
+        for number, message in enumerate(self._incoming):
+            if number not in self._direct:
                 for piece in message.pieces:
                     arrays[piece.field][piece.where] = piece.view
+        self._direct = {}
+
+    def _send(
+        self, messages: Messages, outgoing: Sequence[_Message], arrays: Sequence[np.ndarray]
+    ) -> None:
+        direct = _contiguous(outgoing, arrays) if self._has_long else {}
+        for number, message in enumerate(outgoing):
+            if number in direct:
+                messages.send(number, direct[number])
+                continue
+            for piece in message.pieces:
+                piece.view[...] = arrays[piece.field][piece.where]
+            messages.send(number)
 
     def transposed(self, arrays: Sequence[np.ndarray]) -> None:
         """The adjoint of `exchange`, in place. Collective: every rank must call.
@@ -261,10 +272,8 @@ class HaloExchange:
     def start_transposed(self, arrays: Sequence[np.ndarray]) -> None:
         """Begin a transposed exchange; until it is finished ghost cells must not be touched."""
         self._begin("transposed exchange", arrays)
-        for number in range(len(self._outgoing)):
-            self._backward.receive(number)
-        for number, message in enumerate(self._incoming):
-            _send(self._backward, number, message, arrays)
+        self._backward.receive({})
+        self._send(self._backward, self._incoming, arrays)
 
     def finish_transposed(self, arrays: Sequence[np.ndarray]) -> None:
         """Add what has arrived to the owned cells of the same arrays, and set ghosts to zero."""
@@ -307,13 +316,13 @@ class HaloExchange:
             raise CommError(f"{what}: the {self._in_flight} before it is not finished")
         if len(arrays) != len(self.shapes):
             raise CommError(f"{what}: {len(arrays)} arrays for {len(self.shapes)} fields")
-        for i, (array, shape, dtype) in enumerate(
-            zip(arrays, self.shapes, self.dtypes, strict=True)
-        ):
+        for array, shape, dtype in zip(arrays, self.shapes, self.dtypes, strict=True):
             if array.shape != shape or array.dtype != dtype:
+                found = [f"{a.dtype}{list(a.shape)}" for a in arrays]
+                declared = [f"{d}{list(s)}" for s, d in zip(self.shapes, self.dtypes, strict=True)]
+                i = [a == b for a, b in zip(found, declared, strict=True)].index(False)
                 raise CommError(
-                    f"{what}: field {i} is {array.dtype}{list(array.shape)}, but its layout was "
-                    f"declared as {dtype}{list(shape)}"
+                    f"{what}: field {i} is {found[i]}, but its layout was declared as {declared[i]}"
                 )
         self._in_flight = what
 
@@ -334,30 +343,18 @@ def _add(arrays: Sequence[np.ndarray], pieces: Sequence[_Piece]) -> None:
         arrays[piece.field][piece.where] += piece.view
 
 
-def _send(messages: Messages, number: int, message: _Message, arrays: Sequence[np.ndarray]) -> None:
-    box = _contiguous(message, arrays)
-    if box is None:
-        for piece in message.pieces:
-            piece.view[...] = arrays[piece.field][piece.where]
-    messages.send(number, box)
-
-
-def _receive(
-    messages: Messages, number: int, message: _Message, arrays: Sequence[np.ndarray]
-) -> bool:
-    """Whether a message comes at once to where it belongs."""
-    box = _contiguous(message, arrays)
-    messages.receive(number, box)
-    return box is not None
-
-
-def _contiguous(message: _Message, arrays: Sequence[np.ndarray]) -> np.ndarray | None:
-    """The box of a long message in its array, if it can be sent or filled without a buffer."""
-    if not message.is_long:
-        return None
-    piece = message.pieces[0]
-    box = arrays[piece.field][piece.where]
-    return box if box.flags.c_contiguous else None
+def _contiguous(
+    messages: Sequence[_Message], arrays: Sequence[np.ndarray]
+) -> dict[int, np.ndarray]:
+    """The boxes of long messages in their arrays, where they need no buffer, by number."""
+    found = {}
+    for number, message in enumerate(messages):
+        if message.is_long:
+            piece = message.pieces[0]
+            box = arrays[piece.field][piece.where]
+            if box.flags.c_contiguous:
+                found[number] = box
+    return found
 
 
 __all__ = ["HaloExchange"]

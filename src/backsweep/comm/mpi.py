@@ -12,7 +12,8 @@ import pickle
 import sys
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import accumulate
 from types import TracebackType
 from typing import Any, NoReturn, final
@@ -181,36 +182,42 @@ class MPIMessages(Messages):
         self._receives = [
             comm._comm.Recv_init([buffer, MPI.BYTE], rank, tag) for rank, buffer in to_receive
         ]
-        self._sending: list[MPI.Request] = []
-        self._receiving: list[MPI.Request] = []
+        self._active: list[MPI.Request] = []
+        self._receiving: list[MPI.Request] = []  # those of them without a buffer
         # Before MPI ends, also if nobody closes.
         self._finalizer = weakref.finalize(
-            self, _free, self._sends, self._receives, self._sending, self._receiving
+            self, _free, self._sends, self._receives, self._active, self._receiving
         )
 
-    def receive(self, number: int, into: np.ndarray | None = None) -> None:
-        request: MPI.Request = self._receives[number]
-        if into is None:
-            self._receives[number].Start()
-        else:
-            rank = self._sources[number]
-            request = self._comm._comm.Irecv([into, MPI.BYTE], rank, self._tag)
-        self._receiving.append(request)
+    def receive(self, into: Mapping[int, np.ndarray]) -> None:
+        if not into:
+            MPI.Prequest.Startall(self._receives)
+            self._active += self._receives
+            return
+        for number, (rank, request) in enumerate(zip(self._sources, self._receives, strict=True)):
+            if number in into:
+                message = [into[number], MPI.BYTE]
+                self._receiving.append(self._comm._comm.Irecv(message, rank, self._tag))
+            else:
+                request.Start()
+                self._active.append(request)
+        self._active += self._receiving
 
     def send(self, number: int, values: np.ndarray | None = None) -> None:
-        request: MPI.Request = self._sends[number]
         if values is None:
-            self._sends[number].Start()
+            request = self._sends[number]
+            request.Start()
+            self._active.append(request)
         else:
-            rank = self._targets[number]
-            request = self._comm._comm.Isend([values, MPI.BYTE], rank, self._tag)
-        self._sending.append(request)
+            rank, message = self._targets[number], [values, MPI.BYTE]
+            self._active.append(self._comm._comm.Isend(message, rank, self._tag))
 
     def wait(self) -> None:
-        requests, test = self._receiving + self._sending, MPI.Request.Testall
-        self._comm._wait(lambda: test(requests))
+        active = self._active
+        if not MPI.Request.Testall(active):
+            self._comm._wait(partial(MPI.Request.Testall, active))
+        active.clear()
         self._receiving.clear()
-        self._sending.clear()
 
     def close(self) -> None:
         self._finalizer()
@@ -223,19 +230,20 @@ def _starts(sizes: Sequence[int]) -> list[int]:
 def _free(
     sends: list[MPI.Prequest],
     receives: list[MPI.Prequest],
-    sending: list[MPI.Request],
+    active: list[MPI.Request],
     receiving: list[MPI.Request],
 ) -> None:
-    for request in receiving:
+    """Give everything back, also what is still on its way because something else has failed."""
+    for request in (*receives, *receiving):
         if not request.Test():
             request.Cancel()
             request.Wait()
-    for request in sending:
-        if not request.Test() and request not in sends:
+    for request in active:
+        if request not in receives and not request.Test() and request not in sends:
             request.Free()
     for persistent in (*sends, *receives):
         persistent.Free()
-    for requests in (sends, receives, sending, receiving):
+    for requests in (sends, receives, active, receiving):
         requests.clear()
 
 
