@@ -25,7 +25,7 @@ from backsweep.comm.base import AbstractComm, Messages, Parts
 from backsweep.comm.errors import Agreed
 
 _TAG, _ALARM_TAG, _FIRST_TAG, _N_TAGS = 11, 12, 100, 32_000
-_N_SPINS, _N_YIELDS = 500, 1000
+_N_SPINS, _N_YIELDS = 100, 1000
 _LONGEST_SLEEP = 1e-3  # s
 _LAST_WORDS = 0.3  # s: what mpiexec has not read of the output at an abort is lost
 _PIECE = 1 << 28
