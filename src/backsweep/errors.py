@@ -70,6 +70,10 @@ class CommError(BacksweepError, RuntimeError):
     """MPI is missing, was started in a wrong way, or another rank failed."""
 
 
+class DecompositionError(BacksweepError, ValueError):
+    """A program, or an array, that cannot be cut into blocks as asked."""
+
+
 class RecordError(BacksweepError, ValueError):
     """What `record_adjoint` is asked for does not fit the simulation."""
 

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from backsweep.api.decomposed import run_in_blocks
 from backsweep.api.pullback import Pullback
 from backsweep.api.tracer import Traced, apply_program, trace_function, type_of
 from backsweep.api.tree import Tree, flatten
 from backsweep.codegen import statistics
+from backsweep.comm import BlockedArray, Decomposition
 from backsweep.errors import DifferentiationError, ShapeError
 from backsweep.ir import ArrayType, Builder, Program, verify
 from backsweep.ir.builder import scalar
@@ -76,7 +78,9 @@ def _no_argument(k: int, args: Sequence[Any]) -> int:
 
 
 def _as_input(leaf: Any, type: ArrayType) -> Any:
-    return leaf if active_trace() is not None else np.asarray(leaf, type.dtype)
+    if active_trace() is not None or isinstance(leaf, BlockedArray):
+        return leaf
+    return np.asarray(leaf, type.dtype)
 
 
 def _shaped_like_arguments(call: _Call, leaves: Sequence[Any], argnums: Argnums) -> Any:
@@ -102,6 +106,7 @@ def value_and_grad(
     has_aux: bool = False,
     *,
     has_report: bool = False,
+    decomposition: Decomposition | None = None,
 ) -> Callable[..., Any]:
     """A function that returns value and gradient.
 
@@ -114,6 +119,11 @@ def value_and_grad(
     has_aux : bool
     has_report : bool
         Return a `Report` as third value: what the gradient cost.
+    decomposition : Decomposition, optional
+        Of the grid on which the arrays of the function are defined: each rank then traces the
+        same function on global shapes and computes its own block. Arrays whose last dimensions
+        are those of the grid may be a `BlockedArray`, and their gradients are; all other values
+        are whole on every rank.
 
     Returns
     -------
@@ -142,7 +152,7 @@ def value_and_grad(
         _check_loss(out_types[0])
         program = _value_and_grad_program(call.traced.program, call.active)
         report = Report()
-        outputs = apply_program(program, call.values, report)
+        outputs = _applied(program, call.values, decomposition, report)
         n = len(out_types)
         out = call.traced.out_tree.build([_unwrapped(v) for v in outputs[:n]])
         if has_aux and not (isinstance(out, tuple) and len(out) == 2):
@@ -154,6 +164,17 @@ def value_and_grad(
         return out, gradient, report
 
     return evaluated
+
+
+def _applied(
+    program: Program,
+    values: Sequence[Any],
+    decomposition: Decomposition | None,
+    report: Report | None = None,
+) -> list[Any]:
+    if decomposition is None:
+        return apply_program(program, values, report)
+    return run_in_blocks(program, values, decomposition, report)
 
 
 def _unwrapped(value: Any) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 from backsweep import config
 from backsweep.api.names import leaf_names
 from backsweep.api.tree import Tree, flatten
+from backsweep.comm import BlockedArray
 from backsweep.ir import ArrayType, Atom, Literal, Program, Var, verify
 from backsweep.passes import simplify
 from backsweep.passes.powers import multiply_by_inverse_powers
@@ -29,6 +30,8 @@ def type_of(leaf: Any) -> ArrayType:
         return leaf._type
     if type(leaf) in _WEAK_DTYPES:
         return ArrayType((), np.dtype(_WEAK_DTYPES[type(leaf)]), type(leaf) is not bool)
+    if isinstance(leaf, BlockedArray):
+        return ArrayType(leaf.shape, leaf.dtype)
     array = np.asarray(leaf)
     return ArrayType(array.shape, array.dtype)
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import optree
 
+from backsweep.comm import BlockedArray
 from backsweep.trace.array import TracedArray
 
-NUMERIC = (np.ndarray, np.generic, TracedArray, bool, int, float, complex)
+NUMERIC = (np.ndarray, np.generic, TracedArray, BlockedArray, bool, int, float, complex)
 
 
 def is_numeric(leaf: Any) -> bool:

@@ -135,6 +135,18 @@ def barrier(sync: int, n_threads: int) -> None:
                 _yield()
 
 
+@intrinsic
+def call_back(typingctx: Any, address: Any) -> Any:
+    """Call a function without arguments by its address."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [])
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), [])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
 @njit(nogil=True, error_model="numpy")
 def fold_f64(address: int, n: int) -> float:
     """Sum of a block of at most 512 values in lane order; overwrites the block."""

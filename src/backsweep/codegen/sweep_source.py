@@ -101,6 +101,8 @@ class SweepWriter:
         Which constants and xs get a gradient.
     halts : bool
         The only record says whether the next step is to be made.
+    has_ghosts : bool
+        After each step a function is called that fetches ghosts of what the step has made.
     """
 
     n_consts: int
@@ -114,6 +116,7 @@ class SweepWriter:
     const_bars: tuple[int, ...] = ()
     x_bars: tuple[int, ...] = ()
     halts: bool = False
+    has_ghosts: bool = False
     table: AddressTable = field(default_factory=AddressTable)
     lines: Lines = field(default_factory=Lines)
 
@@ -197,6 +200,8 @@ class SweepWriter:
             head = chain.components[0]
             lines.add(f"p{head} = c{head}")
             lines.add(f"c{head} = o{k}")
+        if self.has_ghosts:
+            self._fetch("states", [f"c{j}" for j in range(self.n_carry)])
         if self.halts:
             # All threads look at it: one that is ahead writes the other flag.
             lines.add("m = n + 1")
@@ -259,8 +264,23 @@ class SweepWriter:
                 x = c - len(self.bar_chains)
                 known[b.number] = f"{t(f'x_bar{x}')} + n * {t(f'x_bar_step{x}')}"
         self._call(self.reverse, known, "reverse")
+        if self.has_ghosts:
+            first = len(self.const_bars)
+            made = step.outputs[first : first + len(self.bar_chains)]
+            self._fetch("bars", [known[b.number] for b in made])
         lines.dedent()
         lines.add("n_reversed += stop - start")
+
+    def _fetch(self, what: str, addresses: list[str]) -> None:
+        """One thread tells where the arrays are, and waits for their ghosts."""
+        lines, t = self.lines, self.table
+        lines.add("barrier(sync, nt)")
+        lines.indent("if tid == 0:")
+        for k, address in enumerate(addresses):
+            lines.add(f"i64({t(f'{what}_made')})[{k}] = {address}")
+        lines.add(f"call_back({t(f'fetch_{what}')})")
+        lines.dedent()
+        lines.add("barrier(sync, nt)")
 
     def _choose_state(self, t: AddressTable) -> None:
         """Where the state before the step is: trajectory, current state or the one before."""
@@ -309,8 +329,8 @@ from numba import float32, float64, int32, int64, njit, types
 
 from backsweep.codegen.native import (
     add_blocks_c8, add_blocks_c16, add_blocks_f4, add_blocks_f8, arguments_are_disjoint, barrier,
-    copy_bytes, copy_exactly, f32, f64, fill_zero, flush_denormals, fold_f32, fold_f64, i32, i64,
-    narrow, p_f32, p_f64, p_i32, p_i64, p_u8, restore_denormals, rows_between, rows_of, u8, view,
+    call_back, copy_bytes, copy_exactly, f32, f64, fill_zero, flush_denormals, fold_f32, fold_f64,
+    i32, i64, narrow, p_f32, p_f64, p_i32, p_i64, p_u8, restore_denormals, rows_between, rows_of, u8, view,
 )
 from backsweep.codegen.native_math import (
     exponent_of, far_rest, far_turns, mantissa_of, power_of_two, root_guess, upper_half,

@@ -15,7 +15,9 @@ import numpy as np
 
 from backsweep.ir.types import ArrayType, Type
 
-Kind = Choice["elementwise", "index", "reduce", "contract", "scan", "call", "control"]
+Kind = Choice[
+    "elementwise", "index", "reduce", "contract", "scan", "call", "control", "communication"
+]
 Linearity = Choice["none", "joint", "multi"]
 
 

@@ -83,7 +83,7 @@ def simplify(program: Program, *, open_program: bool = False) -> Program:
 
 def _key(eqn: Equation, ins: tuple[Atom, ...]) -> Any:
     """Equal keys, equal values; None for what must not be shared."""
-    if eqn.primitive.kind in ("control", "call"):
+    if eqn.primitive.kind in ("control", "call", "communication"):
         return None
     atoms = tuple(a.key if isinstance(a, Literal) else a for a in ins)
     return eqn.primitive.name, atoms, tuple(sorted((k, str(v)) for k, v in eqn.params.items()))
@@ -94,7 +94,7 @@ def eliminate_dead(equations: list[Equation], outputs: tuple[Atom, ...]) -> list
     live = {a for a in outputs if isinstance(a, Var)}
     kept: list[Equation] = []
     for eqn in reversed(equations):
-        if not any(v in live for v in eqn.outputs):
+        if not any(v in live for v in eqn.outputs) and not communicates(eqn):
             continue
         if eqn.primitive.name in ("scan", "scan_forward"):
             eqn = prune_scan(eqn, live)
@@ -104,6 +104,11 @@ def eliminate_dead(equations: list[Equation], outputs: tuple[Atom, ...]) -> list
         kept.append(eqn)
     kept.reverse()
     return kept
+
+
+def communicates(eqn: Equation) -> bool:
+    """Whether other ranks wait for an equation: it is run although its results are not used."""
+    return eqn.primitive.kind == "communication" or "halo" in eqn.params
 
 
 def prune_scan(eqn: Equation, live: set[Var]) -> Equation:

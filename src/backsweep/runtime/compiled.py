@@ -135,7 +135,7 @@ def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def lookup(step: Program, *args: Any, **kwargs: Any) -> Any:
-        settings = tuple(v if not isinstance(v, ResidualPlan) else "plan" for v in kwargs.values())
+        settings = tuple(_as_key(v) for v in kwargs.values())
         key = (program_text(step), args, tuple(kwargs), settings)
         if key in known:
             statistics.memory_hits += isinstance(known[key], CompiledSweep)
@@ -149,20 +149,39 @@ def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
     return lookup
 
 
+def _as_key(setting: Any) -> Any:
+    if isinstance(setting, Program):
+        return program_text(setting)
+    return "plan" if isinstance(setting, ResidualPlan) else setting
+
+
 @remembered
 def compile_forward(
-    step: Program, shape: ScanShape, *, in_place: bool, halts: bool = False
+    step: Program,
+    shape: ScanShape,
+    *,
+    in_place: bool,
+    halts: bool = False,
+    has_ghosts: bool = False,
 ) -> CompiledSweep:
     """A sweep that advances and records; `in_place` if no state is needed again.
 
-    With `halts` its one record says whether it goes on (`codegen.sweep_source`).
+    With `halts` its one record says whether it goes on, with `has_ghosts` ghosts are fetched after
+    each step (`codegen.sweep_source`).
     """
     parameters = Parameters()
     chains = find_chains(step, shape.n_consts, shape.n_carry)
     advance = _advance_source(step, shape, chains, parameters, ys=True, in_place=in_place)
     n_xs = len(step.inputs) - shape.n_consts - shape.n_carry
     source = SweepWriter(
-        shape.n_consts, shape.n_carry, n_xs, chains, advance, None, halts=halts
+        shape.n_consts,
+        shape.n_carry,
+        n_xs,
+        chains,
+        advance,
+        None,
+        halts=halts,
+        has_ghosts=has_ghosts,
     ).write()
     p64, p32 = parameters.arrays()
     sizes = _ring_sizes(chains, advance.step)
@@ -209,6 +228,7 @@ def _reversal(
     active_out: tuple[bool, ...],
     plan: ResidualPlan | None,
     delays: bool,
+    adjoint: Program | None,
 ) -> _Reversal:
     consts, carry, xs = shape.split_inputs(active_in)
     const_bars, bars = _flags(consts), _flags(carry)
@@ -216,20 +236,25 @@ def _reversal(
     n_xs = len(xs) + (plan.n_residuals if plan is not None else 0)
     if plan is not None:
         program = plan.program_for(active_out)
+    elif adjoint is not None:
+        program = adjoint
     else:
         program = vjp_program(step, active_in, active_out, "reverse")
     delayed = Delayed(program, {}, {})
     n_before = shape.n_consts + n_states + n_xs
-    if delays:
+    if delays and adjoint is None:
         delayed = delay(program, shape.n_consts, n_before, len(bars), len(const_bars))
     chains = _bar_chains(len(bars), delayed.follows)
-    program, products = carry_products(
-        delayed.program,
-        shape.n_consts,
-        delayed.program.inputs[n_before : n_before + len(bars)],
-        [c.components[0] for c in chains],
-        len(const_bars),
-    )
+    program = delayed.program
+    products: tuple[Product, ...] = ()
+    if adjoint is None:
+        program, products = carry_products(
+            delayed.program,
+            shape.n_consts,
+            delayed.program.inputs[n_before : n_before + len(bars)],
+            [c.components[0] for c in chains],
+            len(const_bars),
+        )
     chains += tuple(Chain((len(bars) + k,)) for k in range(len(products)))
     return _Reversal(
         program, delayed.recover, products, n_states, n_xs, const_bars, bars, _flags(xs), chains
@@ -257,14 +282,17 @@ def compile_reverse(
     advances: bool,
     plan: ResidualPlan | None = None,
     delays: bool,
+    adjoint: Program | None = None,
+    has_ghosts: bool = False,
 ) -> ReverseSweep:
     """A sweep that reverses, and advances where the schedule does not keep every state.
 
     With a `plan` it reads residuals, which follow the xs, instead of states. `delays` allows
-    cotangents to be handed on instead of being stored; those must begin at 0.
+    cotangents to be handed on instead of being stored; those must begin at 0. With an `adjoint`
+    that is the reverse of the step, as it stands.
     """
     parameters = Parameters()
-    r = _reversal(step, shape, active_in, active_out, plan, delays)
+    r = _reversal(step, shape, active_in, active_out, plan, delays, adjoint)
     reverse = r.write(shape.n_consts + r.n_states + r.n_xs, parameters)
     chains: tuple[Chain, ...] = ()
     if plan is None:
@@ -284,6 +312,7 @@ def compile_reverse(
         y_bars=len(y_bars),
         const_bars=r.const_bars,
         x_bars=r.x_bars,
+        has_ghosts=has_ghosts,
     ).write()
     p64, p32 = parameters.arrays()
     return ReverseSweep(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ import numpy as np
 from backsweep.codegen.buffers import Buffer
 from backsweep.ir import ArrayType, Program, evaluate
 from backsweep.primitives.control import ScanShape
-from backsweep.runtime.arrays import work_array
+from backsweep.runtime.arrays import view, work_array
 from backsweep.runtime.compiled import ReverseSweep
 from backsweep.runtime.driver import Pause
+from backsweep.runtime.ghosts import Layout
 from backsweep.runtime.journal import Event, Point
 from backsweep.runtime.sweeper import Sweeper
 from backsweep.runtime.watch import Cotangent
@@ -82,6 +84,18 @@ class Cotangents:
                 value = evaluate(product.function, [*consts, bars[product.bar]])[0]
             inside(ring[n % size], buffer)[...] = value
             self.rings.append((ring, buffer))
+
+    def arrays(self, n: int) -> list[np.ndarray]:
+        """Cotangents of the carry at step n; views."""
+        return [inside(ring[n % len(ring)], buffer) for ring, buffer in self.rings]
+
+    def layouts(self) -> list[Layout]:
+        """How they lie at their addresses."""
+
+        def at(address: int, buffer: Buffer, n: int) -> np.ndarray:
+            return inside(view(address, (n,), buffer.dtype), buffer)
+
+        return [partial(at, buffer=b, n=ring.shape[1]) for ring, b in self.rings]
 
     @property
     def n_reversed(self) -> int:
@@ -157,8 +171,8 @@ class Cotangents:
 
         def gradients(start: int, stop: int) -> tuple[list[Any], list[Any]]:
             totals: list[Any] = [[b] for b in self.const_bars]
-            for k, partial in self.partials.items():
-                totals[k].append(partial)
+            for k, sums in self.partials.items():
+                totals[k].append(sums)
             return totals, [[a[start * t.size : stop * t.size]] for a, t in self.x_bars]
 
         return Cotangent(lambda at: self._carry_bars(consts, at), gradients)

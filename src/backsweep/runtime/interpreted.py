@@ -21,6 +21,7 @@ from backsweep.passes import vjp_program
 from backsweep.primitives.control import ScanShape, scan_shape, stacked
 from backsweep.runtime.choose import Choice
 from backsweep.runtime.driver import Driver, Pause
+from backsweep.runtime.ghosts import Ghosts, ghosts_of
 from backsweep.runtime.journal import Event, Point
 from backsweep.runtime.plan import ScanPlan
 from backsweep.runtime.report import ScanReport
@@ -41,7 +42,8 @@ class TracedStep:
     consts: Sequence[Any]
     active_in: tuple[bool, ...] = ()
     active_out: tuple[bool, ...] = ()
-    _vjp: Program | None = None
+    adjoint: Program | None = None
+    """The reverse of the step; by default derived from it."""
 
     @property
     def carry_types(self) -> tuple[ArrayType, ...]:
@@ -62,10 +64,10 @@ class TracedStep:
         """Step n backward from the state before it: state_bar, x_bar, consts_bar."""
         from backsweep.runtime.execute import run_program
 
-        if self._vjp is None:
-            self._vjp = vjp_program(self.step, self.active_in, self.active_out)
+        if self.adjoint is None:
+            self.adjoint = vjp_program(self.step, self.active_in, self.active_out)
         with self._noting(n):
-            results = run_program(self._vjp, [*self.consts, *state, *x, *state_bar, *y_bar])
+            results = run_program(self.adjoint, [*self.consts, *state, *x, *state_bar, *y_bar])
         consts, carry, _ = self.shape.split_inputs(self.active_in)
         a, c = sum(consts), sum(consts) + sum(carry)
         return results[a:c], results[c:], results[:a]
@@ -99,6 +101,8 @@ class PythonMachine:
     goes_on: Callable[[State], bool] | None = None
     """Of a loop: looked at after each step of the forward phase."""
     is_over: bool = False
+    ghosts: Ghosts | None = None
+    """Of blocks of a grid."""
 
     def run_rows(self, rows: np.ndarray, pause: Pause) -> None:
         for kind, start, stop, slot in rows.tolist():
@@ -131,6 +135,8 @@ class PythonMachine:
     def _advance(self, n: int) -> None:
         self.previous = self.current
         self.current, y = self.step.advance(n, self.current, [x[n] for x in self.xs])
+        if self.ghosts is not None:
+            self.ghosts.states.step(self.current)
         self.at = n + 1
         self.n_advances += 1
         if self.sweep is None:
@@ -144,6 +150,8 @@ class PythonMachine:
         x, y_bar = [x[n] for x in self.xs], [y[n] for y in sweep.y_bars]
         state_bar, x_bar, const_bar = self.step.reverse(n, state, x, sweep.state_bar, y_bar)
         sweep.add(n, state_bar, x_bar, const_bar)
+        if self.ghosts is not None:
+            self.ghosts.bars.step(sweep.state_bar)
 
 
 @dataclass
@@ -176,11 +184,13 @@ def run_scan(params: Any, args: Sequence[Any]) -> list[Any]:
     runner = TracedStep(step, shape, consts)
     ys: list[list[Any]] = [[] for _ in range(len(step.outputs) - shape.n_carry)]
     state = [np.array(c) for c in carry]
-    for n in range(shape.length):
-        state, y = runner.advance(n, state, [x[n] for x in xs])
-        for collected, value in zip(ys, y, strict=True):
-            collected.append(np.array(value))
-    return [*state, *_stacked(ys, step, shape)]
+    with ghosts_of(params) as ghosts:
+        if ghosts is not None:
+            ghosts.states.begin(state)
+        machine = PythonMachine(runner, xs, ys, state, ghosts=ghosts)
+        for n in range(shape.length):
+            machine._advance(n)
+    return [*machine.current, *_stacked(ys, step, shape)]
 
 
 def _stacked(ys: list[list[Any]], step: Program, shape: ScanShape) -> list[np.ndarray]:
@@ -217,7 +227,9 @@ def run_scan_forward(
         report.resumed_at = f"at step {at} of {shape.length}"
         track.driver.rows = rows_from(plan, store, shape.length, at)
     begin = time.perf_counter()
-    with closed_on_error(track):
+    with closed_on_error(track), ghosts_of(params) as machine.ghosts:
+        if machine.ghosts is not None:
+            machine.ghosts.states.begin(initial)
         track.driver.run_phase(machine, _forward_pause(machine, step, shape, event))
     report.forward_seconds = time.perf_counter() - begin
     report.n_advances = machine.n_advances
@@ -258,7 +270,7 @@ def run_scan_reverse(
     runner, machine = track.step, track.machine
     shape, step = runner.shape, runner.step
     runner.active_in, runner.active_out = params["active_in"], params["active_out"]
-    runner._vjp = None
+    runner.adjoint = params.get("adjoint")
     bars = args[1 + len(step.inputs) - shape.n_carry :]
     n_carry = sum(shape.split_inputs(runner.active_in)[1])
     n = end = shape.length
@@ -273,7 +285,9 @@ def run_scan_reverse(
     track.is_fresh = False
     machine.sweep, before = sweep, machine.n_advances
     begin = time.perf_counter()
-    with closed_on_error(track):
+    with closed_on_error(track), ghosts_of(params) as machine.ghosts:
+        if machine.ghosts is not None:
+            machine.ghosts.bars.begin(sweep.state_bar)
         seen = watched(machine, watch, n, end, sweep.seen())
         track.driver.run_phase(seen, sweep.pause(event, n))
     track.report.reverse_seconds += time.perf_counter() - begin

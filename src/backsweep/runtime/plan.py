@@ -45,6 +45,8 @@ def why_python(step: Program) -> str:
     """
     if config.is_jit_disabled():
         return "BACKSWEEP_NO_JIT is set"
+    if any(e.primitive.kind == "communication" for e in all_equations(step)):
+        return "values are added up over ranks inside the step"
     if any(e.primitive.name.startswith("while_") for e in all_equations(step)):
         return "there is a while_loop inside the step"
     names = ", ".join(external_steps(step))
@@ -127,6 +129,7 @@ def plan_scan(params: Any, choice: Choice, demand: Demand) -> ScanPlan:
     step, shape = params["step"], scan_shape(params)
     active_in = params.get("active_in")
     can_keep = choice.keeps_all and active_in is not None and not why_python(step)
+    can_keep = can_keep and "halo" not in params
     residuals = residual_plan(step, shape.any_length, active_in) if can_keep else None
     if residuals is not None and choice.memory is not None:
         types: Any = residuals.forward.out_types[-residuals.n_residuals :]
@@ -156,8 +159,17 @@ def plan_program(program: Program) -> dict[int, ScanPlan]:
         equations = (*own, *(e for item in own_items for e in item))
         flat = (d for group in demands for d in group)
         for eqn, choice, demand in zip(equations, choices, flat, strict=True):
-            plans[id(eqn)] = plan_scan(eqn.params, choice, demand)
+            plans[id(eqn)] = plan_scan(eqn.params, _agreed(eqn.params, choice), demand)
     return plans
+
+
+def _agreed(params: Any, choice: Choice) -> Choice:
+    """Of a scan that is cut into blocks: the choice of the rank that can keep least, for all."""
+    halo = params.get("halo")
+    if halo is None:
+        return choice
+    every: list[Choice] = halo.comm.allgather(choice)
+    return min(every, key=lambda c: (c.keeps_all, c.n_slots + c.n_disk, c.n_slots))
 
 
 def _request(eqn: Equation) -> Checkpointing:

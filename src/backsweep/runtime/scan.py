@@ -6,6 +6,7 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from backsweep.ir import Program
 from backsweep.passes.residuals import ResidualPlan
 from backsweep.primitives.control import ScanShape, scan_shape, stacked
 from backsweep.runtime import interpreted
-from backsweep.runtime.arrays import Arena, round_up
+from backsweep.runtime.arrays import Arena, round_up, view
 from backsweep.runtime.compiled import (
     CompiledSweep,
     compile_forward,
@@ -23,6 +24,7 @@ from backsweep.runtime.compiled import (
 )
 from backsweep.runtime.cotangents import Cotangents
 from backsweep.runtime.driver import Driver, Pause
+from backsweep.runtime.ghosts import Layout, ghosts_of
 from backsweep.runtime.inner import check_inner_bytes
 from backsweep.runtime.journal import NOT_RESUMABLE, Event, Point
 from backsweep.runtime.memory import available_bytes
@@ -104,7 +106,11 @@ def run_scan(params: Any, args: Sequence[Any], event: Event = NOT_RESUMABLE) -> 
     if done is not None:
         return done
     step, shape = params["step"], scan_shape(params)
-    compiled = try_compile(step, lambda: compile_forward(step, shape.any_length, in_place=True))
+    has_ghosts = "halo" in params
+    compiled = try_compile(
+        step,
+        lambda: compile_forward(step, shape.any_length, in_place=True, has_ghosts=has_ghosts),
+    )
     if isinstance(compiled, str):
         results = interpreted.run_scan(params, args)
         event.finish(results)
@@ -114,12 +120,20 @@ def run_scan(params: Any, args: Sequence[Any], event: Event = NOT_RESUMABLE) -> 
     sweeper = Sweeper(compiled, memory, step_inputs(step, shape, consts, xs))
     ys = _allocate_ys(sweeper, step, shape)
     at = _begin(memory, ys, init, event.point())
-    if at < shape.length:
-        rows = np.array([[ADVANCE, at, shape.length, -1]], np.int64)
-        sweeper.run_rows(rows, _forward_pause(event, memory, ys, shape.length))
+    with ghosts_of(params) as ghosts:
+        if ghosts is not None:
+            ghosts.states.begin(memory.state())
+            ghosts.serve(sweeper, {"states": _state_layouts(memory)})
+        if at < shape.length:
+            rows = np.array([[ADVANCE, at, shape.length, -1]], np.int64)
+            sweeper.run_rows(rows, _forward_pause(event, memory, ys, shape.length))
     results = _outputs(memory, ys)
     event.finish(results)
     return results
+
+
+def _state_layouts(memory: StateMemory) -> list[Layout]:
+    return [partial(view, shape=t.shape, dtype=t.dtype) for t in memory.types]
 
 
 def _begin(memory: StateMemory, ys: list[np.ndarray], init: Any, point: Point | None) -> int:
@@ -191,7 +205,12 @@ def run_scan_forward(
 
     def build() -> CompiledSweep:
         check_inner_bytes(step, available_bytes)
-        return compile_forward(program, shape.any_length, in_place=plan.residuals is not None)
+        return compile_forward(
+            program,
+            shape.any_length,
+            in_place=plan.residuals is not None,
+            has_ghosts="halo" in params,
+        )
 
     compiled = try_compile(step, build)
     if isinstance(compiled, str):
@@ -212,7 +231,11 @@ def run_scan_forward(
     sweeper = track.forward
     assert sweeper is not None
     begin = time.perf_counter()
-    with closed_on_error(track):
+    with closed_on_error(track), ghosts_of(params) as ghosts:
+        if ghosts is not None:
+            ghosts.states.begin(track.driver.initial)
+            track.memory.place(track.driver.initial)
+            ghosts.serve(sweeper, {"states": _state_layouts(track.memory)})
         track.driver.run_phase(sweeper, _forward_pause(event, track.memory, ys, shape.length))
     report.forward_seconds = time.perf_counter() - begin
     report.n_advances, report.n_threads = track.memory.n_advances, sweeper.n_threads
@@ -242,6 +265,8 @@ def _trajectory(
     sweeper = Sweeper(compiled, memory, step_inputs(step, shape, consts, xs))
     ys = _allocate_ys(sweeper, step, shape)
     initial = [np.asarray(a, t.dtype) for a, t in zip(init, memory.types, strict=True)]
+    if "halo" in params:
+        initial = [np.array(a) for a in initial]  # ghosts are written into them
     store = open_store(plan, step, memory.types, event)
     driver = Driver(first_rows(plan), initial, store, report)
     track = Trajectory(step, shape, plan, memory, driver, sweeper, report)
@@ -315,7 +340,13 @@ def run_scan_reverse(
     if track.keeps_all:
         machine = _KeptMachine(track.forward, sweeper, track.memory)
     begin = time.perf_counter()
-    with closed_on_error(track):
+    with closed_on_error(track), ghosts_of(params) as ghosts:
+        if ghosts is not None:
+            ghosts.bars.begin(results.arrays(end))
+            layouts = {"bars": results.layouts()}
+            if not track.keeps_all:
+                layouts["states"] = _state_layouts(track.memory)
+            ghosts.serve(sweeper, layouts)
         machine = watched(machine, watch, n, end, results.seen(consts))
         track.driver.run_phase(machine, results.pause(event, consts))
     report = track.report
@@ -349,6 +380,8 @@ def _reverse_sweeper(
         advances=not track.keeps_all,
         plan=track.residuals,
         delays=shape.length > 0 and all(not np.any(b) for b in bars[:n_bars]),
+        adjoint=params.get("adjoint"),
+        has_ghosts="halo" in params,
     )
     inputs, memory = step_inputs(step, shape, consts, xs), track.memory
     if track.residuals is not None:

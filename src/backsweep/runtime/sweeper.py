@@ -15,6 +15,7 @@ from backsweep.ir import ArrayType
 from backsweep.primitives.control import ScanShape
 from backsweep.runtime.arrays import SKEW, Arena, prepared, round_up, view, work_array
 from backsweep.runtime.compiled import CompiledSweep, threads_for
+from backsweep.runtime.ghosts import Ghosts
 from backsweep.runtime.threads import run_threads
 
 MAX_SECONDS_PER_CALL = 0.5
@@ -127,6 +128,7 @@ class Sweeper:
         self.compiled, self.memory = compiled, memory
         self.call = compiled.run
         self.keep: list[Any] = []
+        self.ghosts: Ghosts | None = None
         self.values: dict[str, int] = {"keeps_all": int(memory.keeps_all)}
         for k, (value, type) in enumerate(zip(inputs.consts, inputs.const_types, strict=True)):
             self.bind(f"const{k}", prepared(value, type.dtype))
@@ -194,6 +196,8 @@ class Sweeper:
             )  # fmt: skip
 
         run_threads(call, self.n_threads)
+        if self.ghosts is not None:
+            self.ghosts.check()
         if self.n_threads < len(self.memory.registers):
             self.memory.registers[self.n_threads :] = self.memory.registers[0]
 

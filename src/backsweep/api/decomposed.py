@@ -1,0 +1,79 @@
+"""Runs a program on global arrays as blocks, one per rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from backsweep.comm import BlockedArray, Decomposition, require_equal
+from backsweep.errors import DecompositionError
+from backsweep.ir import ArrayType, Program, Var, program_hash
+from backsweep.passes.partition import partition
+from backsweep.runtime.execute import run_program, unaliased
+from backsweep.runtime.report import Report
+from backsweep.trace.tracing import active_trace
+
+
+def run_in_blocks(
+    program: Program,
+    values: Sequence[Any],
+    decomposition: Decomposition,
+    report: Report | None = None,
+) -> list[Any]:
+    """Results of a program of which each rank runs its part. Every rank must call.
+
+    Parameters
+    ----------
+    program : Program
+        On global shapes.
+    values : sequence of array_like or BlockedArray
+        Of its inputs, the same on all ranks.
+    decomposition : Decomposition
+
+    Returns
+    -------
+    list of array or BlockedArray
+        Blocked where they lie on the grid; else whole, on every rank.
+
+    Raises
+    ------
+    DecompositionError
+        If the program cannot be cut in this way.
+    Agreed
+        If the ranks have traced different programs.
+    """
+    if active_trace() is not None:
+        raise DecompositionError(
+            "decomposition= belongs to the outermost transformation: it cannot stand inside a "
+            "function that is traced itself"
+        )
+    comm = decomposition.comm
+    require_equal(comm, "the traced program", program_hash(program))
+    require_equal(comm, "the decomposition", repr(decomposition))
+    known: dict[Var, np.ndarray] = {}
+    for var, value in zip(program.inputs, values, strict=True):
+        if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
+            known[var] = value
+    local = partition(program, decomposition, known, comm.rank)
+    arguments = [
+        _part(value, var.type, box)
+        for var, value, box in zip(program.inputs, values, local.boxes, strict=True)
+        if box is not None
+    ]
+    arguments += local.extras
+    results = unaliased(run_program(local.program, arguments, report), arguments)
+    types: Any = program.out_types
+    return [
+        value if box is None else BlockedArray.from_parts(type.shape, type.dtype, box, value, comm)
+        for value, box, type in zip(results, local.outputs, types, strict=True)
+    ]
+
+
+def _part(value: Any, type: Any, box: Any) -> np.ndarray:
+    assert isinstance(type, ArrayType)
+    if isinstance(value, BlockedArray):
+        return value.read(box)
+    part = np.asarray(value, type.dtype)[tuple(slice(*r) for r in box)]
+    return np.ascontiguousarray(part).reshape(part.shape)

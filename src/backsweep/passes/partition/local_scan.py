@@ -1,0 +1,198 @@
+"""The local programs of a scan that is cut into blocks, and what a rank runs of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from backsweep.ir import ArrayType, Atom, Literal, Program, Var
+from backsweep.passes.partition.demand import Box, shape_of
+from backsweep.passes.partition.halo import Halo, HaloField
+from backsweep.passes.partition.localise import Localiser, same_array
+from backsweep.passes.partition.scans import ScanCut, StepCut
+from backsweep.passes.simplify import simplify
+from backsweep.primitives.control import ScanShape
+from backsweep.primitives.shape import full, zeros
+
+
+@dataclass
+class _Writer:
+    """Writes one local program of a scan: the step, or the adjoint step of a sweep."""
+
+    scan: ScanCut
+    cut: StepCut
+    key: int | None
+
+    def __post_init__(self) -> None:
+        assert self.cut.demand is not None
+        self.local = Localiser(self.cut.demand)
+        self.inputs = self._inputs()
+        for eqn in self.cut.program.equations:
+            self.local.add(eqn)
+        self.outputs = self._outputs() if self.key is None else self._bars(self.key)
+
+    def program(self, n_consts: int, extras: Sequence[np.ndarray]) -> Program:
+        """With all index arrays of the scan among its constants, after the first ones."""
+        slots = [self.local.extra(value) for value in extras]
+        inputs = (*self.inputs[:n_consts], *slots, *self.inputs[n_consts:])
+        name = "step" if self.key is None else "reverse"
+        equations = tuple(self.local.builder.equations)
+        return simplify(Program(inputs, equations, tuple(self.outputs), name))
+
+    def _inputs(self) -> list[Var]:
+        scan, own = self.scan, self.scan.step.inputs
+        variables = list(self.cut.program.inputs)
+        layouts = [scan.layouts[v] for v in own]
+        if self.key is not None:
+            active = enumerate(scan.flags[self.key][1])
+            layouts += [scan.layout_of_output(k) for k, is_active in active if is_active]
+        found = [self._input(v, y) for v, y in zip(variables, layouts, strict=True)]
+        return [v for v in found if v is not None]
+
+    def _input(self, var: Var, layout: Box | None) -> Var | None:
+        if layout is None:
+            return None
+        own = Var(var.type.with_shape(shape_of(layout)), var.name)  # type: ignore[union-attr]
+        self.local.whole_inputs[var] = layout, own
+        self.local.has_unwrapped(var, layout, own, self.local.demand.pieces.get(var, ()))
+        return own
+
+    def _outputs(self) -> list[Atom]:
+        found: list[Atom] = []
+        for k, atom in enumerate(self.cut.program.outputs):
+            layout = self.scan.layout_of_output(k)
+            if layout is not None:
+                found.append(self._kept(atom, self.scan.kept(self.cut, k), layout))
+        return found
+
+    def _bars(self, key: int) -> list[Atom]:
+        scan, found = self.scan, []
+        for k, j in enumerate(scan.bar_of(key)):
+            layout, box = scan.layouts[scan.step.inputs[j]], scan.kept_bar(key, k)
+            if layout is not None and (box is not None or scan.is_carry(j)):
+                found.append(self._kept(self.cut.program.outputs[k], box, layout))
+        return found
+
+    def _kept(self, atom: Atom, box: Box | None, layout: Box) -> Atom:
+        """An output in its layout; what is merely handed on goes with its ghosts."""
+        type = ArrayType(shape_of(layout), atom.type.dtype)  # type: ignore[union-attr]
+        if isinstance(atom, Literal):
+            return full(self.local.builder, atom, type.shape)
+        handed = self.local.whole_inputs.get(atom)
+        if handed is not None and handed[0] == layout:
+            return handed[1]
+        if box is None:
+            return zeros(self.local.builder, type)
+        return self.local.placed(self.local.get(atom, box), box, layout)
+
+
+def write_scan(scan: ScanCut) -> LocalScan:
+    """The local programs of a scan of which everything is settled."""
+    writers = [_Writer(scan, scan.forward, None)]
+    writers += [_Writer(scan, cut, key) for key, cut in scan.reverses.items()]
+    extras: list[np.ndarray] = []
+    for writer in writers:
+        for _, value in writer.local.extras:
+            if not any(same_array(value, e) for e in extras):
+                extras.append(value)
+    first = scan.step.inputs[: scan.shape.n_consts]
+    n_consts = sum(scan.layouts[v] is not None for v in first)
+    programs = {w.key: w.program(n_consts, extras) for w in writers}
+    return LocalScan(scan, programs, extras)
+
+
+@dataclass
+class LocalScan:
+    """What one rank runs of a scan.
+
+    Attributes
+    ----------
+    programs : dict
+        The step under None, adjoint steps under the keys of their sweeps. All have the same
+        constants.
+    extras : list of ndarray
+        Constants that only this rank has: index arrays; after the other constants.
+    """
+
+    cut: ScanCut
+    programs: Mapping[int | None, Program]
+    extras: list[np.ndarray]
+
+    def kept(self, group: Sequence[Var]) -> list[int]:
+        """Which inputs of the global step this rank has."""
+        return [k for k, v in enumerate(group) if self.cut.layouts[v] is not None]
+
+    def groups(self) -> tuple[list[int], list[int], list[int]]:
+        """Numbers of the consts, carries and xs that this rank has."""
+        consts, carry, xs = self.cut.shape.split_inputs(self.cut.step.inputs)
+        return self.kept(consts), self.kept(carry), self.kept(xs)
+
+    def ys(self) -> list[int]:
+        return [k for k, y in enumerate(self.cut.y_layouts) if y is not None]
+
+    def shape(self) -> ScanShape:
+        consts, carry, _ = self.groups()
+        return ScanShape(len(consts) + len(self.extras), len(carry), self.cut.shape.length)
+
+    def active(self, key: int) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+        """Flags of the local step's inputs and outputs in a reverse sweep."""
+        cut = self.cut
+        active_in, active_out = cut.flags[key]
+        consts, carry, xs = self.groups()
+        a, c = cut.shape.n_consts, cut.shape.n_consts + cut.shape.n_carry
+        outputs = cut.bar_of(key)
+
+        def has(j: int) -> bool:
+            return active_in[j] and cut.kept_bar(key, outputs.index(j)) is not None
+
+        flags_in = [
+            *(has(j) for j in consts),
+            *([False] * len(self.extras)),
+            *(active_in[a + j] for j in carry),
+            *(has(c + j) for j in xs),
+        ]
+        n = cut.shape.n_carry
+        flags_out = [*(active_out[j] for j in carry), *(active_out[n + j] for j in self.ys())]
+        return tuple(flags_in), tuple(flags_out)
+
+    def halo(self, key: int | None) -> Halo:
+        """What is fetched after each step; with the key of a sweep, of its cotangents as well."""
+        cut = self.cut
+        numbers = self.groups()[1]
+        step = cut.step
+        carry = step.inputs[cut.shape.n_consts : cut.shape.n_consts + cut.shape.n_carry]
+        handed = {k for k, a in enumerate(step.outputs[: len(carry)]) if a in carry}
+
+        def fields(members: Sequence[int], handed: set[int]) -> tuple[HaloField, ...]:
+            found = []
+            for at, k in enumerate(members):
+                if not cut.carry[k].has_owner:
+                    continue
+                type: Any = carry[k].type
+                nothing = ((0, 0),) * type.ndim
+                layout = cut.layouts[carry[k]]
+                found.append(
+                    HaloField(
+                        type.shape,
+                        type.dtype,
+                        cut.owned(k) or nothing,
+                        layout or nothing,
+                        _position(members[:at], numbers) if layout is not None else -1,
+                        k not in handed,
+                    )
+                )
+            return tuple(found)
+
+        states = fields(range(len(carry)), handed)
+        bars: tuple[HaloField, ...] = ()
+        if key is not None:
+            active = [k for k in range(len(carry)) if cut.flags[key][1][k]]
+            bars = fields(active, set())
+        return Halo(states, bars, cut.owner.decomposition.comm)
+
+
+def _position(before: Sequence[int], kept: Sequence[int]) -> int:
+    return sum(k in kept for k in before)

@@ -1,0 +1,319 @@
+"""One rank's program: the equations of a global one on the ranges that the rank needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from backsweep.ir import ArrayType, Atom, Builder, Equation, Literal, Var
+from backsweep.ir.builder import scalar
+from backsweep.passes.footprint import whole
+from backsweep.passes.partition.demand import (
+    Box,
+    Demand,
+    contains,
+    is_empty,
+    origin_of,
+    segments,
+    shape_of,
+    unwrapped,
+)
+from backsweep.passes.partition.placement import refused
+from backsweep.primitives import elementwise as ew
+from backsweep.primitives import gather as g
+from backsweep.primitives import index as ix
+from backsweep.primitives.communication import allreduce_sum
+from backsweep.primitives.shape import broadcast, full, reshape, zeros
+
+
+@dataclass
+class Localiser:
+    """Builds the local program of one rank.
+
+    Attributes
+    ----------
+    demand : Demand
+        Of the rank, complete.
+    local : dict
+        Parts of global values that the local program has: their boxes and atoms.
+    extras : list
+        Inputs that the global program does not have, with their values: index arrays.
+    """
+
+    demand: Demand
+    builder: Builder = field(default_factory=Builder)
+    local: dict[Var, list[tuple[Box, Atom]]] = field(default_factory=dict)
+    extras: list[tuple[Var, np.ndarray]] = field(default_factory=list)
+    whole_inputs: dict[Var, tuple[Box, Var]] = field(default_factory=dict)
+    """Inputs of the local program by those of the global one, and their boxes."""
+
+    def extra(self, value: np.ndarray) -> Var:
+        """An input for an array; equal arrays share one."""
+        value = np.ascontiguousarray(value).reshape(np.shape(value))
+        for var, known in self.extras:
+            if same_array(known, value):
+                return var
+        var = Var(ArrayType(value.shape, value.dtype))
+        self.extras.append((var, value))
+        return var
+
+    def has(self, var: Var, box: Box, atom: Atom) -> None:
+        """Note that an atom of the local program is a part of a global value."""
+        self.local.setdefault(var, []).append((box, atom))
+
+    def get(self, atom: Atom, box: Box) -> Atom:
+        """A part of a value that the local program has."""
+        if isinstance(atom, Literal):
+            return atom
+        for own, local in self.local.get(atom, ()):
+            if contains(own, box):
+                return self.cut(local, own, box)
+        raise AssertionError(f"{atom.name or 'a value'}: {box} is not in this rank's program")
+
+    def get_unwrapped(self, atom: Atom, box: Box) -> Atom:
+        """A part that may reach over the ends of a periodic array."""
+        if isinstance(atom, Literal):
+            return full(self.builder, atom, shape_of(box))
+        pieces = segments(box, atom.type.shape)
+
+        def along(axis: int, chosen: Box) -> Atom:
+            if axis == len(box):
+                return self.get(atom, chosen)
+            parts = [along(axis + 1, (*chosen, part)) for part in pieces[axis]]
+            return parts[0] if len(parts) == 1 else self.joined(parts, axis)
+
+        return along(0, ())
+
+    def joined(self, parts: list[Atom], axis: int) -> Atom:
+        return self.builder(ix.concatenate, *parts, axis=axis)
+
+    def has_unwrapped(self, var: Var, layout: Box, atom: Atom, pieces: Sequence[Box]) -> None:
+        """Note the pieces of a global value that lie in an atom whose box may be unwrapped."""
+        for piece in pieces:
+            inside = unwrapped(piece, layout, var.type.shape)
+            if contains(layout, inside):
+                self.has(var, piece, self.cut(atom, layout, inside))
+
+    def cut(self, atom: Atom, own: Box, box: Box) -> Atom:
+        """Of an atom that holds one box, another one inside."""
+        if own == box:
+            return atom
+        starts = tuple(a - b for a, b in zip(origin_of(box), origin_of(own), strict=True))
+        steps = (1,) * len(box)
+        return self.builder(ix.slice_, atom, starts=starts, steps=steps, sizes=shape_of(box))
+
+    def placed(self, atom: Atom, box: Box, into: Box) -> Atom:
+        """A part in a larger box, zeros around it."""
+        if box == into:
+            return atom
+        starts = tuple(a - b for a, b in zip(origin_of(box), origin_of(into), strict=True))
+        return self.builder(
+            ix.pad, atom, shape=shape_of(into), starts=starts, steps=(1,) * len(box)
+        )
+
+    def add(self, eqn: Equation) -> None:
+        """Append an equation for each part of its output that the rank needs."""
+        self.builder.source = eqn.source
+        (out,) = eqn.outputs
+        parts = [(box, self.emit(eqn, box)) for box in self.demand.made(out)]
+        if out in self.demand.placed.parts:
+            parts = [self.summed_up(out, parts)]
+        for box, atom in parts:
+            self.has(out, box, atom)
+
+    def summed_up(self, var: Var, parts: list[tuple[Box, Atom]]) -> tuple[Box, Atom]:
+        """The sum over ranks of a partial value, whole on every rank."""
+        assert isinstance(var.type, ArrayType)
+        everywhere = whole(var.type)
+        if parts:
+            ((box, atom),) = parts
+            mine = self.placed(atom, box, everywhere)
+        else:
+            mine = zeros(self.builder, ArrayType(var.type.shape, var.type.dtype))
+        comm = self.demand.owner.decomposition.comm
+        return everywhere, self.builder(allreduce_sum, mine, comm=comm)
+
+    def emit(self, eqn: Equation, box: Box) -> Atom:
+        """The part of an equation's output in a box."""
+        name = eqn.primitive.name
+        rule = getattr(self, f"_{name}", None)
+        if rule is not None:
+            return rule(eqn, box)
+        operands = [
+            self.get(a, part) if part is not None else a
+            for a, part in zip(eqn.inputs, self.demand.reads(eqn, box), strict=True)
+        ]
+        return self.builder(eqn.primitive, *operands, **eqn.params)
+
+    # ------------------------------------------------------------------ index rules
+
+    def _slice(self, eqn: Equation, box: Box) -> Atom:
+        p, (part,) = eqn.params, self.demand.reads(eqn, box)
+        assert part is not None
+        local = self.get(eqn.inputs[0], part)
+        if all(s == 1 for s in p["steps"]):
+            return local
+        starts = tuple(
+            start + step * lo - first
+            for start, step, (lo, _), (first, _) in zip(
+                p["starts"], p["steps"], box, part, strict=True
+            )
+        )
+        return self.builder(ix.slice_, local, starts=starts, steps=p["steps"], sizes=shape_of(box))
+
+    def _pad(self, eqn: Equation, box: Box) -> Atom:
+        (part,) = self.demand.reads(eqn, box)
+        type = ArrayType(shape_of(box), eqn.outputs[0].type.dtype)  # type: ignore[union-attr]
+        if part is None:
+            return zeros(self.builder, type)
+        local, starts, is_all = self._region(eqn, part, box)
+        if is_all:
+            return local
+        return self.builder(
+            ix.pad, local, shape=shape_of(box), starts=starts, steps=eqn.params["steps"]
+        )
+
+    def _update(self, eqn: Equation, box: Box) -> Atom:
+        whole, part = self.demand.reads(eqn, box)
+        assert whole is not None
+        if part is None:
+            return self.get(eqn.inputs[0], whole)
+        local, starts, is_all = self._region(eqn, part, box)
+        if is_all:
+            return local
+        base = self.get(eqn.inputs[0], whole)
+        if isinstance(base, Literal):
+            base = full(self.builder, base, shape_of(box))
+        return self.builder(ix.update, base, local, starts=starts, steps=eqn.params["steps"])
+
+    def _region(self, eqn: Equation, part: Box, box: Box) -> tuple[Atom, tuple[int, ...], bool]:
+        """A part of a value that is written into a region, and where; whether it fills a box."""
+        p = eqn.params
+        starts = tuple(
+            start + step * lo - first
+            for start, step, (lo, _), (first, _) in zip(
+                p["starts"], p["steps"], part, box, strict=True
+            )
+        )
+        is_all = shape_of(part) == shape_of(box) and all(
+            step == 1 or hi - lo == 1 for step, (lo, hi) in zip(p["steps"], box, strict=True)
+        )
+        return self.get(eqn.inputs[-1], part), starts, is_all
+
+    def _broadcast(self, eqn: Equation, box: Box) -> Atom:
+        x, p = eqn.inputs[0], eqn.params
+        if isinstance(x, Literal):
+            return full(self.builder, x, shape_of(box))
+        (part,) = self.demand.reads(eqn, box)
+        local = self.get(x, part or ())
+        return self.builder(broadcast, local, shape=shape_of(box), dims=p["dims"])
+
+    def _reshape(self, eqn: Equation, box: Box) -> Atom:
+        (part,) = self.demand.reads(eqn, box)
+        assert part is not None
+        local, n_in = self.get(eqn.inputs[0], part), eqn.inputs[0].type.shape
+        extents = shape_of(part)
+        if [n for n in n_in if n != 1] == [n for n in eqn.params["shape"] if n != 1]:
+            return self.builder(reshape, local, shape=shape_of(box))
+        if extents != n_in:
+            raise refused(eqn, "mixes what belongs to different ranks")
+        out = self.builder(reshape, local, shape=eqn.params["shape"])
+        return self.cut(out, tuple((0, n) for n in eqn.params["shape"]), box)
+
+    def _concatenate(self, eqn: Equation, box: Box) -> Atom:
+        axis, at, parts = eqn.params["axis"], 0, []
+        for x in eqn.inputs:
+            n = x.type.shape[axis]
+            lo, hi = max(box[axis][0] - at, 0), min(box[axis][1] - at, n)
+            if lo < hi:
+                part = (*box[:axis], (lo, hi), *box[axis + 1 :])
+                parts.append(self.get(x, part))
+            at += n
+        if len(parts) == 1:
+            return parts[0]
+        return self.joined(parts, axis)
+
+    def _iota(self, eqn: Equation, box: Box) -> Atom:
+        p = eqn.params
+        line = self.builder(ix.iota, shape=shape_of(box), axis=p["axis"], dtype=p["dtype"])
+        first = box[p["axis"]][0]
+        return self.builder(ew.add, line, scalar(first, line)) if first else line
+
+    def _sum(self, eqn: Equation, box: Box) -> Atom:
+        part = self.demand.summed(eqn, box)
+        if part is None or is_empty(part):
+            type = ArrayType(shape_of(box), eqn.outputs[0].type.dtype)  # type: ignore[union-attr]
+            return zeros(self.builder, type)
+        return self.builder(eqn.primitive, self.get(eqn.inputs[0], part), **eqn.params)
+
+    # ------------------------------------------------------------------ points
+
+    def _gather(self, eqn: Equation, box: Box) -> Atom:
+        points = self.demand.points
+        if not self.demand.placed.made(eqn.outputs[0]).is_partial:
+            return self._gather_whole(eqn, box)
+        n_points = eqn.inputs[1].type.ndim  # type: ignore[union-attr]
+        type = ArrayType(shape_of(box), eqn.outputs[0].type.dtype)  # type: ignore[union-attr]
+        part = points.gather_reads(eqn, box)[0]
+        rows = points.rows(eqn)
+        if n_points:
+            rows = rows[slice(*box[0])]
+        if part is None or not rows.any():
+            return zeros(self.builder, type)
+        shape = eqn.inputs[1].type.shape
+        inside = tuple(slice(*r) for r in box[:n_points])
+        indices = [
+            self.extra(np.clip(i.reshape(shape)[inside] - lo, 0, hi - lo - 1))
+            for i, (lo, hi) in zip(points.indices(eqn), part, strict=False)
+        ]
+        local = self.get(eqn.inputs[0], part)
+        found = self.builder(g.gather, local, *indices, **eqn.params)
+        if rows.all():
+            return found
+        mask = self.builder(broadcast, self.extra(rows), shape=type.shape, dims=(0,))
+        return self.builder(ew.select, mask, found, scalar(0, found))
+
+    def _gather_whole(self, eqn: Equation, box: Box) -> Atom:
+        reads = self.demand.reads(eqn, box)
+        operands = [
+            self.get(a, part) for a, part in zip(eqn.inputs, reads, strict=True) if part is not None
+        ]
+        return self.builder(g.gather, *operands, **eqn.params)
+
+    def _scatter_add(self, eqn: Equation, box: Box) -> Atom:
+        points = self.demand.points
+        reads = points.scatter_reads(eqn, box)
+        base = self.get(eqn.inputs[0], box)
+        if isinstance(base, Literal):
+            base = full(self.builder, base, shape_of(box))
+        if points.is_whole(eqn, box):
+            rest = [self.get(a, r or ()) for a, r in zip(eqn.inputs[1:], reads[1:], strict=True)]
+            return self.builder(eqn.primitive, base, *rest, **eqn.params)
+        part, hits = reads[1], points.hits(eqn, box)
+        if part is None:
+            return base
+        indices = [
+            (i.ravel()[hits] - lo) for i, (lo, _) in zip(points.indices(eqn), box, strict=False)
+        ]
+        value = self._picked(self.get(eqn.inputs[1], part), eqn, hits, part)
+        found = [self.extra(i) for i in indices]
+        return self.builder(eqn.primitive, base, value, *found, **eqn.params)
+
+    _scatter = _scatter_add
+
+    def _picked(self, value: Atom, eqn: Equation, hits: np.ndarray, part: Box) -> Atom:
+        """Rows of the values of a scatter, points made flat: those inside."""
+        n_points = eqn.inputs[2].type.ndim  # type: ignore[union-attr]
+        rest = shape_of(part)[n_points:]
+        if isinstance(value, Literal):
+            return full(self.builder, value, (int(hits.sum()), *rest))
+        flat = self.builder(reshape, value, shape=(hits.size, *rest))
+        if hits.all():
+            return flat
+        return self.builder(g.gather, flat, self.extra(np.flatnonzero(hits)), unique=True)
+
+
+def same_array(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b)

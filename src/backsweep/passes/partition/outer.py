@@ -1,0 +1,368 @@
+"""The program around the scans, cut into blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from backsweep.comm import Decomposition
+from backsweep.ir import ArrayType, Atom, Equation, Literal, Program, Var
+from backsweep.passes.partition.demand import Box, Demand, Owner, Points, hull, shape_of
+from backsweep.passes.partition.local_scan import LocalScan, write_scan
+from backsweep.passes.partition.localise import Localiser
+from backsweep.passes.partition.placement import (
+    Anchor,
+    NeedsSum,
+    Placed,
+    Placement,
+    nowhere,
+    refused,
+)
+from backsweep.passes.partition.placing import known_value, place_program
+from backsweep.passes.partition.scans import ScanCut
+from backsweep.passes.simplify import simplify
+from backsweep.primitives.shape import zeros
+
+
+@dataclass(frozen=True)
+class Local:
+    """What one rank runs of a program.
+
+    Attributes
+    ----------
+    program : Program
+        Inputs: parts of those of the global program, then `extras`.
+    boxes : tuple of Box or None
+        The part of each input of the global program that it reads; None where it reads nothing.
+    extras : list of ndarray
+    outputs : tuple of Box or None
+        The part of each output that it returns; None where every rank returns the whole of it.
+    scans : list of LocalScan
+    """
+
+    program: Program
+    boxes: tuple[Box | None, ...]
+    extras: list[np.ndarray]
+    outputs: tuple[Box | None, ...]
+    scans: list[LocalScan]
+
+
+def partition(
+    program: Program, decomposition: Decomposition, known: dict[Var, np.ndarray], rank: int
+) -> Local:
+    """The part of a program on global arrays that a rank computes. Every rank must call.
+
+    Parameters
+    ----------
+    program : Program
+        On global shapes.
+    decomposition : Decomposition
+    known : dict
+        Values of integer inputs: indices of sources and receivers.
+    rank : int
+
+    Raises
+    ------
+    DecompositionError
+        If the program reads too far along an axis that is cut, naming the line.
+    """
+    owner = Owner(decomposition, rank)
+    inputs = [field_placement(v.type, decomposition) for v in program.inputs]
+    return _Cut(program, owner, known).run(inputs)
+
+
+def field_placement(type: Any, decomposition: Decomposition) -> Placement:
+    """Arrays whose last dimensions are those of the grid are cut like it."""
+    shape, n = decomposition.shape, len(decomposition.shape)
+    if not isinstance(type, ArrayType) or type.shape[-n:] != shape:
+        return nowhere(type)
+    first = type.ndim - n
+    anchors: list[Anchor | None] = [None] * type.ndim
+    for axis in decomposition.axes:
+        anchors[first + axis] = Anchor(axis, 0, 1)
+    return Placement(tuple(anchors))
+
+
+@dataclass
+class _Cut:
+    program: Program
+    owner: Owner
+    known: dict[Var, np.ndarray]
+    scans: dict[int, ScanCut] = field(default_factory=dict)
+    """By the id of the equation that makes the trajectory, or of the plain scan."""
+    of_trajectory: dict[Var, ScanCut] = field(default_factory=dict)
+    built: dict[int, LocalScan] = field(default_factory=dict)
+
+    def run(self, inputs: Sequence[Placement]) -> Local:
+        program = self.program
+        self.makers = {v: e for e in program.equations for v in e.outputs}
+        self.values = dict(self.known)
+        whole_outputs = [True] * len(program.outputs)
+        self.placed = place_program(program, inputs, whole_outputs, self._place_scan)
+        points = Points(self.placed, self.owner, self.value_of)
+        self.demand = Demand(program, self.placed, self.owner, points)
+        for cut in self.scans.values():
+            cut.settle(self.owner)
+        kept = [self._kept(a) for a in program.outputs]
+        for atom, box in zip(program.outputs, kept, strict=True):
+            self.demand.need(atom, box)
+        for eqn in reversed(program.equations):
+            if eqn.primitive.kind == "control":
+                self._need_of_scan(eqn)
+            else:
+                self.demand.walk(eqn)
+        return self._build(kept)
+
+    def value_of(self, atom: Atom) -> np.ndarray | None:
+        return known_value(atom, self.makers, self.values)
+
+    def _kept(self, atom: Atom) -> Box | None:
+        return self.owner.owned(self.placed.of(atom), atom.type.shape)
+
+    # ------------------------------------------------------------------ placements
+
+    def _place_scan(self, eqn: Equation, placed: Placed) -> list[Placement]:
+        for atom in eqn.inputs:
+            if isinstance(atom, Var) and placed.of(atom).is_partial:
+                raise NeedsSum(atom)
+        name = eqn.primitive.name
+        operands = [placed.of(a) for a in eqn.inputs]
+        if name in ("scan", "scan_forward"):
+            step: Program = eqn.params["step"]
+            known = {}
+            for var, atom in zip(step.inputs, eqn.inputs[: eqn.params["n_consts"]], strict=False):
+                is_index = isinstance(var.type, ArrayType) and var.type.dtype.kind in "iu"
+                if is_index and (value := self.value_of(atom)) is not None:
+                    known[var] = value
+            cut = self.scans[id(eqn)] = ScanCut.place(eqn, operands, known)
+            if name == "scan":
+                return cut.outputs()[:-1]
+            self.of_trajectory[eqn.outputs[-1]] = cut
+            return cut.outputs()
+        if name == "scan_reverse":
+            assert isinstance(eqn.inputs[0], Var)
+            return self.of_trajectory[eqn.inputs[0]].place_reverse(eqn)
+        raise refused(eqn, "cannot be cut yet")
+
+    # ------------------------------------------------------------------ demands
+
+    def _need_of_scan(self, eqn: Equation) -> None:
+        if eqn.primitive.name == "scan_reverse":
+            self._need_of_reverse(eqn)
+            return
+        cut = self.scans[id(eqn)]
+        a, b = cut.shape.n_consts, cut.shape.n_consts + cut.shape.n_carry
+        for k, (atom, var) in enumerate(zip(eqn.inputs, cut.step.inputs, strict=True)):
+            if a <= k < b:
+                self.demand.need(atom, cut.owned(k - a))
+            else:
+                self._need_layout(atom, cut.layouts[var], is_stacked=k >= b)
+
+    def _need_layout(self, atom: Atom, layout: Box | None, *, is_stacked: bool) -> None:
+        if layout is not None:
+            box = ((0, atom.type.shape[0]), *layout) if is_stacked else layout
+            self.demand.need_unwrapped(atom, box)
+
+    def _need_of_reverse(self, eqn: Equation) -> None:
+        cut = self.of_trajectory[eqn.inputs[0]]  # type: ignore[index]
+        shape = cut.shape
+        # consts and xs are those of the forward scan, whose layouts hold for both.
+        consts, _, xs = shape.split_inputs(cut.step.inputs)
+        given = [*consts, *xs]
+        atoms = eqn.inputs[1:]
+        for k, var in enumerate(given):
+            self._need_layout(atoms[k], cut.layouts[var], is_stacked=k >= shape.n_consts)
+        bars = list(atoms[len(given) :])
+        for k, is_active in enumerate(cut.flags[id(eqn)][1]):
+            if not is_active:
+                continue
+            bar = bars.pop(0)
+            if k < shape.n_carry:
+                self.demand.need(bar, cut.owned(k))
+            else:
+                layout = cut.y_layouts[k - shape.n_carry]
+                self._need_layout(bar, layout, is_stacked=True)
+
+    # ------------------------------------------------------------------ the local program
+
+    def _build(self, kept: Sequence[Box | None]) -> Local:
+        local = self.local = Localiser(self.demand)
+        inputs: list[Var] = []
+        boxes: list[Box | None] = []
+        for var in self.program.inputs:
+            pieces = self.demand.pieces.get(var, [])
+            if not pieces:
+                boxes.append(None)
+                continue
+            box = reduce(hull, pieces)
+            own = Var(var.type.with_shape(shape_of(box)), var.name)  # type: ignore[union-attr]
+            inputs.append(own)
+            boxes.append(box)
+            local.has(var, box, own)
+        for eqn in self.program.equations:
+            if eqn.primitive.kind == "control":
+                self._add_scan(eqn)
+            else:
+                local.add(eqn)
+        outputs: list[Atom] = []
+        parts: list[Box | None] = []
+        for atom, part in zip(self.program.outputs, kept, strict=True):
+            is_cut = self.placed.of(atom).has_owner
+            nothing = ((0, 0),) * len(atom.type.shape)
+            parts.append((part or nothing) if is_cut else None)
+            outputs.append(self._output(atom, part))
+        variables = (*inputs, *(v for v, _ in local.extras))
+        program = Program(variables, tuple(local.builder.equations), tuple(outputs), "local")
+        return Local(
+            simplify(program),
+            tuple(boxes),
+            [value for _, value in local.extras],
+            tuple(parts),
+            list(self.built.values()),
+        )
+
+    def _output(self, atom: Atom, box: Box | None) -> Atom:
+        if isinstance(atom, Literal):
+            return atom
+        if box is None:
+            type = ArrayType((0,) * len(atom.type.shape), atom.type.dtype)  # type: ignore[union-attr]
+            return zeros(self.local.builder, type)
+        return self.local.get(atom, box)
+
+    def _add_scan(self, eqn: Equation) -> None:
+        if eqn.primitive.name == "scan_reverse":
+            self._add_reverse(eqn)
+            return
+        cut = self.scans[id(eqn)]
+        scan = self.built[id(eqn)] = write_scan(cut)
+        consts, carry, xs = self._arguments(scan, cut.shape.split_inputs(list(eqn.inputs)))
+        shape = scan.shape()
+        params = dict(eqn.params) | {
+            "step": scan.programs[None],
+            "n_consts": shape.n_consts,
+            "n_carry": shape.n_carry,
+            "halo": scan.halo(None),
+        }
+        if "active_in" in params:
+            key = next(iter(cut.reverses), None)
+            if key is None:
+                del params["active_in"]
+            else:
+                params["active_in"] = scan.active(key)[0]
+        self.local.builder.source = eqn.source
+        results = self.local.builder(eqn.primitive, *consts, *carry, *xs, **params)
+        results = results if isinstance(results, tuple) else (results,)
+        self._take_outputs(eqn, scan, list(results))
+
+    def _arguments(self, scan: LocalScan, groups: Any) -> tuple[list[Atom], list[Atom], list[Atom]]:
+        """Local constants, first carry and xs of a scan."""
+        cut, local = scan.cut, self.local
+        variables = cut.shape.split_inputs(cut.step.inputs)
+        numbers = scan.groups()
+        consts = [
+            local.get_unwrapped(groups[0][k], self._layout(cut, variables[0][k]))
+            for k in numbers[0]
+        ]
+        consts += [local.extra(value) for value in scan.extras]
+        carry = []
+        if groups[1]:
+            carry = [
+                self._in_layout(groups[1][k], cut.owned(k), self._layout(cut, variables[1][k]))
+                for k in numbers[1]
+            ]
+        n = ((0, cut.shape.length),)
+        xs = [
+            local.get_unwrapped(groups[2][k], (*n, *self._layout(cut, variables[2][k])))
+            for k in numbers[2]
+        ]
+        return consts, carry, xs
+
+    @staticmethod
+    def _layout(cut: ScanCut, var: Var) -> Box:
+        layout = cut.layouts[var]
+        assert layout is not None, var.name
+        return layout
+
+    def _in_layout(self, atom: Atom, box: Box | None, layout: Box) -> Atom:
+        """What belongs to the rank, in a layout with room for the ghosts."""
+        if box is None:
+            type = ArrayType(shape_of(layout), atom.type.dtype)  # type: ignore[union-attr]
+            return zeros(self.local.builder, type)
+        return self.local.placed(self.local.get(atom, box), box, layout)
+
+    def _take_outputs(self, eqn: Equation, scan: LocalScan, results: list[Atom]) -> None:
+        cut, n = scan.cut, scan.cut.shape.n_carry
+        steps = ((0, cut.shape.length),)
+        for k, var in enumerate(eqn.outputs[: len(cut.step.outputs)]):
+            layout, box = cut.layout_of_output(k), cut.kept(cut.forward, k)
+            result = results.pop(0) if layout is not None else None
+            if k >= n:
+                layout = None if layout is None else (*steps, *layout)
+                box = None if box is None else (*steps, *box)
+            self._take(var, result, layout, box)
+        if results:  # the trajectory
+            self.local.has(eqn.outputs[-1], (), results[0])
+
+    def _take(self, var: Var, result: Atom | None, layout: Box | None, box: Box | None) -> None:
+        """Note what the rank has of an output of a scan, added up over ranks where it must be."""
+        parts: list[tuple[Box, Atom]] = []
+        if result is not None and layout is not None and box is not None:
+            parts = [(box, self.local.cut(result, layout, box))]
+        if var in self.placed.parts:
+            parts = [self.local.summed_up(var, parts)]
+        for own, atom in parts:
+            self.local.has(var, own, atom)
+
+    def _add_reverse(self, eqn: Equation) -> None:
+        cut = self.of_trajectory[eqn.inputs[0]]  # type: ignore[index]
+        key, shape, local = id(eqn), cut.shape, self.local
+        scan = next(s for s in self.built.values() if s.cut is cut)
+        n_xs = len(cut.step.inputs) - shape.n_consts - shape.n_carry
+        atoms = eqn.inputs[1:]
+        groups = (atoms[: shape.n_consts], (), atoms[shape.n_consts : shape.n_consts + n_xs])
+        consts, _, xs = self._arguments(scan, groups)
+        bars = list(atoms[shape.n_consts + n_xs :])
+        arguments: list[Atom] = []
+        n, steps = shape.n_carry, ((0, shape.length),)
+        for k, is_active in enumerate(cut.flags[key][1]):
+            if not is_active:
+                continue
+            bar, layout = bars.pop(0), cut.layout_of_output(k)
+            if layout is None:
+                continue
+            if k < n:
+                arguments.append(self._in_layout(bar, cut.owned(k), layout))
+            else:
+                arguments.append(local.get_unwrapped(bar, (*steps, *layout)))
+        active_in, active_out = scan.active(key)
+        local_shape = scan.shape()
+        params = dict(eqn.params) | {
+            "step": scan.programs[None],
+            "adjoint": scan.programs[key],
+            "n_consts": local_shape.n_consts,
+            "n_carry": local_shape.n_carry,
+            "active_in": active_in,
+            "active_out": active_out,
+            "halo": scan.halo(key),
+        }
+        ((_, trajectory),) = local.local[eqn.inputs[0]]  # type: ignore[index]
+        local.builder.source = eqn.source
+        results = local.builder(eqn.primitive, trajectory, *consts, *xs, *arguments, **params)
+        self._take_bars(eqn, scan, list(results if isinstance(results, tuple) else (results,)))
+
+    def _take_bars(self, eqn: Equation, scan: LocalScan, results: list[Atom]) -> None:
+        cut, key = scan.cut, id(eqn)
+        n = cut.shape.n_consts + cut.shape.n_carry
+        steps = ((0, cut.shape.length),)
+        for k, (var, j) in enumerate(zip(eqn.outputs, cut.bar_of(key), strict=True)):
+            layout, box = cut.layouts[cut.step.inputs[j]], cut.kept_bar(key, k)
+            is_there = layout is not None and (box is not None or cut.is_carry(j))
+            result = results.pop(0) if is_there else None
+            if j >= n:
+                layout = None if layout is None else (*steps, *layout)
+                box = None if box is None else (*steps, *box)
+            self._take(var, result, layout, box)

@@ -1,0 +1,106 @@
+"""Where the values of a whole program belong, and which of them are added up over ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from backsweep.ir import ArrayType, Atom, Equation, Literal, Program, Var
+from backsweep.passes.partition.placement import (
+    MOVES,
+    NeedsSum,
+    Placed,
+    Placement,
+    nowhere,
+    place,
+    refused,
+)
+
+
+def smallest_before(program: Program, var: Var, placements: dict[Var, Placement]) -> Var:
+    """Of a partial value and those that it was made of by moving alone: the smallest."""
+    makers = {v: e for e in program.equations for v in e.outputs}
+    best = var
+    while (eqn := makers.get(var)) is not None and eqn.primitive.name in MOVES - {"sum"}:
+        source = eqn.inputs[0]
+        if isinstance(source, Literal) or not placements[source].is_partial:
+            break
+        var = source
+        if _nbytes(var) < _nbytes(best):
+            best = var
+    return best
+
+
+def _nbytes(var: Var) -> int:
+    return var.type.nbytes if isinstance(var.type, ArrayType) else 0
+
+
+Several = Callable[[Equation, "Placed"], "list[Placement]"]
+"""Rule of an equation that holds programs."""
+
+
+def place_program(
+    program: Program,
+    inputs: Sequence[Placement],
+    whole_outputs: Sequence[bool],
+    held: Several | None = None,
+) -> Placed:
+    """Where the values of a program belong.
+
+    Parameters
+    ----------
+    program : Program
+    inputs : sequence of Placement
+    whole_outputs : sequence of bool
+        Outputs that must not be partial.
+    held : callable, optional
+        Placements of the outputs of an equation that holds programs.
+    """
+    sums: set[Var] = set()
+    while True:
+        placed = Placed(dict(zip(program.inputs, inputs, strict=True)), {})
+        try:
+            for eqn in program.equations:
+                _enter(eqn, placed, sums, held)
+            for atom, is_whole in zip(program.outputs, whole_outputs, strict=True):
+                if is_whole and isinstance(atom, Var) and placed.seen[atom].is_partial:
+                    raise NeedsSum(atom)
+        except NeedsSum as need:
+            sums.add(smallest_before(program, need.var, placed.seen))
+            continue
+        return placed
+
+
+def _enter(eqn: Equation, placed: Placed, sums: set[Var], held: Several | None) -> None:
+    if eqn.primitive.kind == "control":
+        if held is None:
+            raise refused(eqn, "inside a step is not cut yet")
+        results = held(eqn, placed)
+    else:
+        results = [place(eqn, [placed.of(a) for a in eqn.inputs])]
+    for var, result in zip(eqn.outputs, results, strict=True):
+        if var in sums and result.is_partial:
+            placed.parts[var] = result
+            result = nowhere(var.type)
+        placed.seen[var] = result
+
+
+def known_value(
+    atom: Atom, makers: dict[Var, Equation], values: dict[Var, np.ndarray]
+) -> np.ndarray | None:
+    """The value of an index that does not depend on anything but given arrays."""
+    if isinstance(atom, Literal):
+        return np.asarray(atom.value)
+    if atom not in values and atom in makers:
+        eqn = makers[atom]
+        if eqn.primitive.kind in ("control", "call"):
+            return None
+        inputs = [known_value(a, makers, values) for a in eqn.inputs]
+        if any(v is None for v in inputs):
+            return None
+        result = eqn.primitive.evaluate(eqn.params, *inputs)
+        if len(eqn.outputs) > 1:
+            return None
+        values[atom] = np.asarray(result)
+    return values.get(atom)

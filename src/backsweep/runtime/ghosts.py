@@ -1,0 +1,151 @@
+"""Fetches the ghosts of what a scan carries from the ranks that own them, after each step."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from backsweep.comm import AbstractComm, HaloExchange
+from backsweep.passes.partition.halo import Halo, HaloField
+
+if TYPE_CHECKING:
+    from backsweep.runtime.sweeper import Sweeper
+
+
+Layout = Callable[[int], np.ndarray]
+"""An array at an address."""
+
+_CALL = ctypes.CFUNCTYPE(None)
+
+
+class Round:
+    """The ghosts of some carried arrays.
+
+    Parameters
+    ----------
+    fields : sequence of HaloField
+        The same ones on every rank.
+    comm : AbstractComm
+
+    Raises
+    ------
+    CommError
+        If the ranks do not fit together.
+    """
+
+    def __init__(self, fields: Sequence[HaloField], comm: AbstractComm) -> None:
+        needs = comm.allgather([f.has_halo for f in fields])
+        read = [any(own[k] for own in needs) for k in range(len(fields))]
+        self.all = _Exchange([f for f, r in zip(fields, read, strict=True) if r], comm)
+        self.made = _Exchange(
+            [f for f, r in zip(fields, read, strict=True) if r and f.is_made], comm
+        )
+
+    def begin(self, arrays: Sequence[np.ndarray]) -> None:
+        """Fetch all ghosts of the first arrays, in place."""
+        self.all(arrays)
+
+    def step(self, arrays: Sequence[np.ndarray]) -> None:
+        """Fetch the ghosts of what a step has made, in place; what it handed on has them."""
+        self.made(arrays)
+
+    def close(self) -> None:
+        self.all.close()
+        self.made.close()
+
+
+class _Exchange:
+    """One round of messages about some of the local arrays."""
+
+    def __init__(self, fields: Sequence[HaloField], comm: AbstractComm) -> None:
+        self.fields = fields
+        self._nothing = [np.empty((0,) * len(f.shape), f.dtype) for f in fields]
+        self.exchange: HaloExchange | None = None
+        if fields:
+            self.exchange = HaloExchange(
+                comm,
+                [f.shape for f in fields],
+                [f.owned for f in fields],
+                [f.layout for f in fields],
+                [f.dtype for f in fields],
+            )
+
+    def __call__(self, arrays: Sequence[np.ndarray]) -> None:
+        if self.exchange is not None:
+            self.exchange.exchange(
+                [
+                    arrays[f.component] if f.component >= 0 else nothing
+                    for f, nothing in zip(self.fields, self._nothing, strict=True)
+                ]
+            )
+
+    def close(self) -> None:
+        if self.exchange is not None:
+            self.exchange.close()
+
+
+class Ghosts:
+    """Rounds for the states of a scan and for their cotangents. Collective."""
+
+    def __init__(self, halo: Halo) -> None:
+        self.states = Round(halo.states, halo.comm)
+        self.bars = Round(halo.bars, halo.comm)
+        self.error: BaseException | None = None
+
+    def serve(self, sweeper: Sweeper, layouts: Mapping[str, Sequence[Layout]]) -> None:
+        """Let compiled code fetch ghosts: it writes addresses of its arrays and calls back."""
+        for what, own in layouts.items():
+            made = sweeper.bind(f"{what}_made", np.zeros(max(1, len(own)), np.int64))
+            call = _CALL(self._server(getattr(self, what), made, own))
+            sweeper.keep.append(call)
+            address = ctypes.cast(call, ctypes.c_void_p).value
+            assert address is not None
+            sweeper.values[f"fetch_{what}"] = address
+        sweeper.ghosts = self
+
+    def _server(
+        self, round_: Round, made: np.ndarray, layouts: Sequence[Layout]
+    ) -> Callable[[], None]:
+        known: dict[tuple[int, ...], list[np.ndarray]] = {}
+
+        def serve() -> None:
+            if self.error is not None:
+                return
+            try:
+                key = tuple(made.tolist())
+                if key not in known:
+                    known[key] = [w(a) for w, a in zip(layouts, key, strict=True)]
+                round_.step(known[key])
+            except BaseException as error:  # compiled code cannot raise it
+                self.error = error
+
+        return serve
+
+    def check(self) -> None:
+        """Raise what has gone wrong in compiled code."""
+        if self.error is not None:
+            raise self.error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.states.close()
+        self.bars.close()
+
+
+def ghosts_of(params: Mapping[str, Any]) -> AbstractContextManager[Ghosts | None]:
+    """Of a scan that is cut into blocks; None of any other."""
+    halo = params.get("halo")
+    return contextlib.nullcontext() if halo is None else Ghosts(halo)
