@@ -10,6 +10,7 @@ import random_steps
 
 import backsweep as bs
 import programs
+from backsweep.passes import residuals
 
 pytestmark = pytest.mark.filterwarnings("ignore:u.i. .= v with an element named twice")
 
@@ -37,6 +38,24 @@ def test_compiled_is_interpreted(
     assert report.scans[0].executor.startswith("python")
     assert value == expected
     for a, b in zip(gradient, reference, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("seed", range(700, 704))
+def test_residuals_are_states(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is kept: here memory is nearly free, so that little is computed again."""
+    monkeypatch.setattr(residuals, "KEPT", 1)
+    monkeypatch.setattr(residuals, "STATE", 0)
+    program = random_steps.random_program(seed, tuple(programs.SMOOTH))
+    weights, args = programs.arguments(5, "f8"), programs.arguments(seed, "f8")
+    found = []
+    for request in (bs.Checkpointing(schedule="store_all"), random_steps.SOME):
+        loss = random_steps.make_loss(program, weights, request)
+        value, gradient, report = bs.value_and_grad(loss, (0, 1, 2), has_report=True)(*args)
+        found.append((value, *gradient))
+        is_kept = request is not random_steps.SOME
+        assert ("residuals" in report.scans[0].schedule) == is_kept
+    for a, b in zip(*found, strict=True):
         np.testing.assert_array_equal(a, b)
 
 

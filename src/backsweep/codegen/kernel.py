@@ -12,9 +12,10 @@ from backsweep.codegen.buffers import Buffer
 from backsweep.codegen.expand import Expander, Split
 from backsweep.codegen.graph import Address, Graph, Value
 from backsweep.codegen.group import KernelPhase, Root
-from backsweep.codegen.plan import Analysis, cost_of
+from backsweep.codegen.plan import Analysis
 from backsweep.ir import Var
 from backsweep.primitives.access import Access, Box, Index, identity
+from backsweep.primitives.ops import cost_of
 from backsweep.primitives.shape import BLOCK
 
 MAX_COST_TWICE = 6
@@ -141,7 +142,7 @@ def _stages(
     if any(buffers[v].number in lost for u in second for v, _ in u.loads if v not in stored):
         return roots, []
     twice = {v for u in first for v in u.inlined} & {v for u in second for v in u.inlined}
-    if sum(cost_of(analysis.definitions[v]) for v in twice) > MAX_COST_TWICE:
+    if sum(cost_of(analysis.definitions[v].primitive.name) for v in twice) > MAX_COST_TWICE:
         return roots, []
     return (whole, narrow) if whole else (roots, [])
 

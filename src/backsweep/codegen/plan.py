@@ -24,7 +24,7 @@ from backsweep.primitives.access import (
     is_memory_reshape,
     is_short_sum,
 )
-from backsweep.primitives.ops import BASIC, EXPANDED_COST
+from backsweep.primitives.ops import cost_of
 
 STORED_IF_DEARER_THAN = 12
 """Cost of recomputing a value at its further offsets, above which it is stored."""
@@ -35,16 +35,6 @@ STORED_IF_SMALL_AND_DEARER_THAN = 4
 
 def has_wide_step(eqn: Equation) -> bool:
     return any(abs(s) != 1 for s in eqn.params["steps"])
-
-
-def cost_of(eqn: Equation) -> int:
-    """In units of one addition."""
-    name = eqn.primitive.name
-    if name in EXPANDED_COST:
-        return EXPANDED_COST[name]
-    if name == "power":
-        return 12
-    return BASIC[name].cost if name in BASIC else 1
 
 
 @dataclass
@@ -198,6 +188,6 @@ def _inlined_cost(analysis: Analysis, var: Var) -> int:
             continue
         seen.add(v)
         eqn = analysis.definitions[v]
-        total += cost_of(eqn) if eqn.primitive.kind == "elementwise" else 0
+        total += cost_of(eqn.primitive.name) if eqn.primitive.kind == "elementwise" else 0
         stack.extend(a for a in eqn.inputs if isinstance(a, Var))
     return total

@@ -1,27 +1,40 @@
-"""Keep residuals or states? A plain rule, and the programs that follow from it.
+"""Keep residuals or states? A minimum cut, and the programs that follow from it.
 
-Where every state of a scan would be kept anyway, the values that the adjoint needs may be
-kept instead. They are, if they take about the bytes of the states and one of them is dear to
-compute again: the reverse sweep then does no forward arithmetic at all. (The minimum cut
-of DESIGN 4 comes later.)
+Where every state of a scan would be kept anyway, values inside a step may be kept instead, from
+which the reverse sweep computes what it needs: components of the carry, values that the adjoint
+reads, or anything between. Which ones is a minimum cut of the step, bytes against operations
+(`mincut`). They are kept if that costs less than keeping states and computing everything again.
+
+What the forward step does not compute for itself (the derivative of a sine) is computed once,
+here or there: keeping it saves nothing, and computing it in the reverse sweep costs nothing
+more.
+
+The weights were measured (docs/decisions/0015-minimum-cut.md). Known to be suboptimal: caches are
+not modelled, nor that a kernel which reads a value at several offsets may compute it several times;
+a component of the carry that is kept as a residual is copied; where the residuals do not fit into
+the budget, states are kept, not fewer residuals.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from backsweep.ir import ArrayType, Atom, Builder, Equation, Program, Var
+from backsweep.ir import ArrayType, Atom, Builder, Equation, Program, Var, verify
+from backsweep.ir.builder import look_up
 from backsweep.passes.linearize import Linearized, linearize, transpose_equations
-from backsweep.passes.simplify import simplify
-from backsweep.primitives.ops import BASIC, EXPANDED_COST
-from backsweep.primitives.shape import zeros
+from backsweep.passes.mincut import cheapest_keeping
+from backsweep.passes.simplify import eliminate_dead, simplify
+from backsweep.primitives.ops import cost_of
+from backsweep.primitives.reduce import einsum_size
+from backsweep.primitives.shape import broadcast, zeros
 
-DEAR = 12
-"""Operations above which computing a residual again costs more than reading it."""
+KEPT = 60
+"""Operations on a byte that take as long as writing it to a trajectory and reading it again."""
 
-SLACK = 1.25
-"""Bytes of residuals per byte of states up to which residuals are kept."""
+STATE = 10
+"""The same for a byte of state that is written to a ring besides, where residuals are kept."""
 
 
 @dataclass(frozen=True)
@@ -34,102 +47,119 @@ class ResidualPlan:
         consts, carry, x -> carry, ys, residuals
     reverse : Program
         consts, x, residuals, bars -> bars of the active inputs
-    n_residuals : int
+    types : tuple of ArrayType
+        Of the residuals.
+    active_out : tuple of bool
+        Outputs whose cotangents `reverse` takes.
     """
 
     forward: Program
     reverse: Program
-    n_residuals: int
-    nbytes: int
+    types: tuple[ArrayType, ...]
     active_out: tuple[bool, ...]
-    """Outputs whose cotangents `reverse` takes."""
 
     def program_for(self, given: Sequence[bool]) -> Program:
-        """`reverse` with cotangents for the given outputs only; the others are 0."""
+        """`reverse` with cotangents of the given outputs; those of other active ones are 0."""
         b = Builder()
         n_bars = sum(self.active_out)
-        before = [b.input(v.type, v.name) for v in self.reverse.inputs[: -n_bars or None]]
-        bars = iter(self.reverse.inputs[-n_bars:] if n_bars else ())
-        arguments: list[Atom] = list(before)
-        for is_active, is_given in zip(self.active_out, given, strict=True):
+        before = self.reverse.inputs[: len(self.reverse.inputs) - n_bars]
+        arguments: list[Atom] = [b.input(v.type, v.name) for v in before]
+        outputs = self.forward.outputs[: len(self.active_out)]
+        for out, is_active, is_given in zip(outputs, self.active_out, given, strict=True):
+            bar = b.input(out.type, _bar_name(out)) if is_given else None
             if is_active:
-                bar = next(bars)
-                arguments.append(b.input(bar.type, "bar") if is_given else zeros(b, bar.type))  # type: ignore[arg-type]
+                assert isinstance(out.type, ArrayType)
+                arguments.append(zeros(b, out.type) if bar is None else bar)
         return simplify(b.build(b.inline(self.reverse, tuple(arguments)), "reverse"))
-
-
-def _depends_on(program: Program, roots: Sequence[Var]) -> set[Var]:
-    reached = set(roots)
-    for eqn in program.equations:
-        if any(a in reached for a in eqn.inputs):
-            reached.update(eqn.outputs)
-    return reached
-
-
-def _cost(equations: dict[Var, Equation], var: Var) -> int:
-    """Operations per element to compute a value from the inputs, on the DAG."""
-    seen: set[Var] = set()
-    stack, total = [var], 0
-    while stack:
-        v = stack.pop()
-        if v in seen or v not in equations:
-            continue
-        seen.add(v)
-        eqn = equations[v]
-        if eqn.primitive.kind == "elementwise":
-            name = eqn.primitive.name
-            total += EXPANDED_COST.get(name, getattr(BASIC.get(name), "cost", 2))
-        elif eqn.primitive.kind in ("reduce", "contract", "control"):
-            total += 1000
-        stack.extend(a for a in eqn.inputs if isinstance(a, Var))
-    return total
 
 
 def plan_residuals(
     step: Program, n_consts: int, n_carry: int, active_in: Sequence[bool], state_bytes: int
 ) -> ResidualPlan | None:
-    """The split of a step, or None where keeping states is the better plain choice."""
+    """The split of a step, or None where it is cheaper to keep states.
+
+    Parameters
+    ----------
+    step : Program
+        consts, carry, x -> carry, ys
+    n_consts, n_carry : int
+    active_in : sequence of bool
+        Inputs whose cotangents are wanted.
+    state_bytes : int
+        What a step adds to a trajectory of states.
+    """
     parts = linearize(step, active_in)
-    carry = parts.primal.inputs[n_consts : n_consts + n_carry]
-    varying = _depends_on(parts.primal, carry)
-    residuals = dict.fromkeys(parts.primal.outputs[parts.n_outputs :])
-    kept = [r for r in residuals if isinstance(r, Var) and r in varying]
-    types = [r.type for r in kept if isinstance(r.type, ArrayType)]
-    if not kept or len(types) != len(kept):
+    primal = simplify(parts.primal)
+    parts = replace(parts, primal=primal)
+    carry = primal.inputs[n_consts : n_consts + n_carry]
+    available = {v for v in primal.inputs if v not in carry}
+    wanted = [a for a in primal.outputs[parts.n_outputs :] if isinstance(a, Var)]
+    equations = list(primal.equations)
+    live = eliminate_dead(equations, primal.outputs[: parts.n_outputs])
+    twice = {v for e in live for v in e.outputs}
+
+    def running(eqn: Equation) -> int:
+        return _operations(eqn) if any(v in twice for v in eqn.outputs) else 0
+
+    best = cheapest_keeping(primal, available, wanted, _keeping, running)
+    again = sum(map(running, eliminate_dead(equations, tuple(wanted))))
+    if best.cost + STATE * state_bytes >= KEPT * state_bytes + again:
         return None
-    nbytes = sum(t.nbytes for t in types)
-    definitions = {v: e for e in parts.primal.equations for v in e.outputs}
-    if nbytes > SLACK * state_bytes or max(_cost(definitions, r) for r in kept) < DEAR:
+    outputs = (*primal.outputs[: parts.n_outputs], *best.kept)
+    forward = simplify(Program(primal.inputs, primal.equations, outputs, "forward"))
+    reverse = _reverse_program(parts, n_consts, n_carry, best.kept)
+    types = tuple(v.type for v in best.kept if isinstance(v.type, ArrayType))
+    return ResidualPlan(forward, reverse, types, parts.active_out)
+
+
+def _bar_name(out: Atom) -> str:
+    return f"{getattr(out, 'name', '') or 'y'}_bar"
+
+
+def _keeping(var: Var) -> int | None:
+    """Cost of a value in the trajectory. One that is empty needs no memory."""
+    if not isinstance(var.type, ArrayType) or not var.type.size:
         return None
-    outputs = (*parts.primal.outputs[: parts.n_outputs], *kept)
-    forward = simplify(Program(parts.primal.inputs, parts.primal.equations, outputs, "forward"))
-    reverse = _reverse_program(parts, n_consts, n_carry, kept)
-    if reverse is None:
-        return None
-    return ResidualPlan(forward, reverse, len(kept), nbytes, parts.active_out)
+    return KEPT * var.type.nbytes
+
+
+def _operations(eqn: Equation) -> int:
+    """Operations times the bytes of a number: a vector holds as many bytes of any dtype."""
+    p, out = eqn.params, eqn.outputs[0].type
+    nested = (*(q for q in p.values() if isinstance(q, Program)), *p.get("programs", ()))
+    if nested:
+        return p.get("length", 1) * sum(_operations(e) for q in nested for e in q.equations)
+    types = [a.type for a in (*eqn.inputs, *eqn.outputs) if isinstance(a.type, ArrayType)]
+    width = max(t.dtype.itemsize for t in types)
+    match eqn.primitive.kind:
+        case "elementwise":
+            return width * cost_of(eqn.primitive.name) * math.prod(out.shape)
+        case "index":
+            return 0 if eqn.primitive is broadcast else width * math.prod(out.shape)
+        case "contract":
+            return 2 * width * einsum_size(p, *types[:2])
+    return width * max(t.size for t in types)
 
 
 def _reverse_program(
-    parts: Linearized, n_consts: int, n_carry: int, kept: list[Var]
-) -> Program | None:
+    parts: Linearized, n_consts: int, n_carry: int, kept: Sequence[Var]
+) -> Program:
     b = Builder()
     primal = parts.primal
     given = [b.input(v.type, v.name) for v in primal.inputs]
-    kept_inputs = {r: b.input(r.type, r.name) for r in kept}
-    results = b.inline(primal, tuple(given))
-    residuals = [
-        kept_inputs.get(old, new) if isinstance(old, Var) else new
-        for old, new in zip(
-            primal.outputs[parts.n_outputs :], results[parts.n_outputs :], strict=True
-        )
-    ]
-    bars = [b.input(a.type, "bar") for a in primal.outputs[: parts.n_outputs]]
+    residuals = {v: b.input(v.type, v.name) for v in kept}
+    values: dict[Var, Atom] = {**dict(zip(primal.inputs, given, strict=True)), **residuals}
+    for eqn in primal.equations:
+        b.source = eqn.source
+        outs = b.replay(eqn, tuple(look_up(values, a) for a in eqn.inputs))
+        for old, new in zip(eqn.outputs, outs, strict=True):
+            values.setdefault(old, new)
+    wanted = [look_up(values, a) for a in primal.outputs[parts.n_outputs :]]
+    bars = [b.input(a.type, _bar_name(a)) for a in primal.outputs[: parts.n_outputs]]
     active = [bar for bar, is_active in zip(bars, parts.active_out, strict=True) if is_active]
-    outputs = transpose_equations(b, parts.tangent, residuals, active)
+    outputs = transpose_equations(b, parts.tangent, wanted, active)
     program = simplify(b.build(outputs, "reverse"))
-    states = set(given[n_consts : n_consts + n_carry])
-    if any(a in states for e in program.equations for a in e.inputs):
-        return None
+    states = given[n_consts : n_consts + n_carry]
     unused = [bar for bar, is_active in zip(bars, parts.active_out, strict=True) if not is_active]
     inputs = tuple(v for v in program.inputs if v not in states and v not in unused)
-    return Program(inputs, program.equations, program.outputs, "reverse")
+    return verify(Program(inputs, program.equations, program.outputs, "reverse"))

@@ -78,6 +78,15 @@ EXPANDED_COST = {
 """Of the expansions in `transcendental`, in the units of `Basic.cost`."""
 
 
+def cost_of(name: str) -> int:
+    """Of an operation on one element, in units of one addition."""
+    if name in EXPANDED_COST:
+        return EXPANDED_COST[name]
+    if name == "power":
+        return 12
+    return BASIC[name].cost if name in BASIC else 1
+
+
 class NumpyOps:
     """The vocabulary of expansions, run on NumPy arrays."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -132,6 +133,12 @@ def _einsum_letters(xs: str, ys: str, out: str) -> str:
 
 def _einsum_extents(xs: str, ys: str, x: tuple[int, ...], y: tuple[int, ...]) -> dict[str, int]:
     return {**dict(zip(xs, x, strict=True)), **dict(zip(ys, y, strict=True))}
+
+
+def einsum_size(p: Any, x: ArrayType, y: ArrayType) -> int:
+    """How many products are added up."""
+    xs, ys, _ = _einsum_parts(p)
+    return math.prod(_einsum_extents(xs, ys, x.shape, y.shape).values())
 
 
 def einsum_as_sum(b: Builder, p: Any, x: Atom, y: Atom) -> Atom:

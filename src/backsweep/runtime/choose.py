@@ -90,15 +90,15 @@ class Choice:
         Snapshots on disk.
     n_buffers : int
         States in the buffers of disk traffic; 0: the run waits for each.
-    memory : int, optional
-        What may be kept instead of all states [bytes]; None: anything.
+    memory : int
+        What may be kept instead of all states [bytes].
     """
 
     schedule: AbstractSchedule
     n_slots: int
     n_disk: int = 0
     n_buffers: int = 0
-    memory: int | None = None
+    memory: int = 0
 
     @property
     def keeps_all(self) -> bool:
@@ -122,8 +122,7 @@ def choose(request: Checkpointing, demand: Demand, memory: int, disk: int) -> Ch
     if name == "store_all" and not fits and request.memory is None and not request.uses_disk:
         fits = True  # as asked for: there is no budget that it could break
     if n < 2 or (fits and request.snapshots is None and name in ("auto", "store_all")):
-        is_bounded = request.memory is not None or name == "auto"
-        return Choice(StoreAll(n), 0, memory=memory if is_bounded else None)
+        return Choice(StoreAll(n), 0, memory=max(memory, demand.all_bytes))
     if request.snapshots is not None and not request.uses_disk:
         in_memory, most = request.snapshots, request.snapshots
     else:

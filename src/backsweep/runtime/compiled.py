@@ -233,7 +233,7 @@ def _reversal(
     consts, carry, xs = shape.split_inputs(active_in)
     const_bars, bars = _flags(consts), _flags(carry)
     n_states = 0 if plan is not None else shape.n_carry
-    n_xs = len(xs) + (plan.n_residuals if plan is not None else 0)
+    n_xs = len(xs) + (len(plan.types) if plan is not None else 0)
     if plan is not None:
         program = plan.program_for(active_out)
     elif adjoint is not None:
@@ -265,7 +265,7 @@ def _reversal(
 def residual_plan(
     step: Program, shape: ScanShape, active_in: tuple[bool, ...]
 ) -> ResidualPlan | None:
-    """Residuals instead of states, where the plain rule says so."""
+    """Residuals instead of states, where they are cheaper."""
     chains = find_chains(step, shape.n_consts, shape.n_carry)
     types = shape.split_inputs(step.in_types)[1]
     state_bytes = sum(types[c.components[0]].nbytes for c in chains)

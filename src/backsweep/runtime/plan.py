@@ -37,6 +37,11 @@ def contiguous_bytes(step: Program, shape: ScanShape) -> int:
     )
 
 
+def _residual_bytes(plan: ResidualPlan) -> int:
+    """Of a step, in the trajectory."""
+    return sum(round_up(t.nbytes) for t in plan.types)
+
+
 def why_python(step: Program) -> str:
     """Why a step is not even given to the code generator; empty where it is.
 
@@ -84,8 +89,7 @@ class ScanPlan:
         )
         if self.residuals is not None:
             report.schedule += ", residuals instead of states"
-            kept: Any = self.residuals.forward.out_types[-self.residuals.n_residuals :]
-            report.snapshot_bytes_memory = shape.length * sum(round_up(t.nbytes) for t in kept)
+            report.snapshot_bytes_memory = shape.length * _residual_bytes(self.residuals)
         elif choice.keeps_all:
             report.snapshot_bytes_memory = demand.all_bytes
         else:
@@ -131,10 +135,8 @@ def plan_scan(params: Any, choice: Choice, demand: Demand) -> ScanPlan:
     can_keep = choice.keeps_all and active_in is not None and not why_python(step)
     can_keep = can_keep and "halo" not in params
     residuals = residual_plan(step, shape.any_length, active_in) if can_keep else None
-    if residuals is not None and choice.memory is not None:
-        types: Any = residuals.forward.out_types[-residuals.n_residuals :]
-        if shape.length * sum(round_up(t.nbytes) for t in types) > choice.memory:
-            residuals = None
+    if residuals is not None and shape.length * _residual_bytes(residuals) > choice.memory:
+        residuals = None
     return ScanPlan(effective(params.get("checkpointing")), choice, demand, residuals, step, shape)
 
 

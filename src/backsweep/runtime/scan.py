@@ -278,8 +278,7 @@ def _trajectory(
 
 def _allocate_records(sweeper: Sweeper, plan: ResidualPlan, first: int, shape: ScanShape) -> Arena:
     """Memory for the residuals of all steps, as records after the ys."""
-    types = plan.forward.out_types[-plan.n_residuals :]
-    steps = [round_up(t.nbytes) for t in types]  # type: ignore[union-attr]
+    steps = [round_up(t.nbytes) for t in plan.types]
     arena = Arena([n * shape.length for n in steps], zeroed=False)
     for k, n in enumerate(steps):
         sweeper.values[f"y{first + k}"] = arena.address(k)
@@ -386,9 +385,9 @@ def _reverse_sweeper(
     inputs, memory = step_inputs(step, shape, consts, xs), track.memory
     if track.residuals is not None:
         assert track.records is not None
-        types: Any = track.residuals.forward.out_types[-track.residuals.n_residuals :]
         inputs.records = [
-            (track.records.address(k), round_up(t.nbytes)) for k, t in enumerate(types)
+            (track.records.address(k), round_up(t.nbytes))
+            for k, t in enumerate(track.residuals.types)
         ]
         memory = StateMemory(shape, (), (), shape.length, False, 0, ())
     sweeper = Sweeper(compiled, memory, inputs)
