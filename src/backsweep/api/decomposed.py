@@ -13,7 +13,7 @@ from backsweep.comm import BlockedArray, Decomposition, require_equal
 from backsweep.errors import DecompositionError, ShapeError
 from backsweep.ir import ArrayType, Program, Var, program_hash
 from backsweep.passes.gradient import cotangent_program
-from backsweep.passes.partition import partition
+from backsweep.passes.partition import Local, partition
 from backsweep.runtime.execute import run_program, unaliased
 from backsweep.runtime.report import Report
 from backsweep.trace.tracing import active_trace
@@ -55,11 +55,7 @@ def run_in_blocks(
     comm = decomposition.comm
     require_equal(comm, "the traced program", program_hash(program))
     require_equal(comm, "the decomposition", repr(decomposition))
-    known: dict[Var, np.ndarray] = {}
-    for var, value in zip(program.inputs, values, strict=True):
-        if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
-            known[var] = value
-    local = partition(program, decomposition, known, comm.rank)
+    local = cut(program, values, decomposition)
     arguments = [
         _part(value, var.type, box)
         for var, value, box in zip(program.inputs, values, local.boxes, strict=True)
@@ -72,6 +68,20 @@ def run_in_blocks(
         value if box is None else BlockedArray.from_parts(type.shape, type.dtype, box, value, comm)
         for value, box, type in zip(results, local.outputs, types, strict=True)
     ]
+
+
+def cut(program: Program, values: Sequence[Any], decomposition: Decomposition) -> Local:
+    """What this rank runs of a program.
+
+    Raises
+    ------
+    DecompositionError
+    """
+    known: dict[Var, np.ndarray] = {}
+    for var, value in zip(program.inputs, values, strict=True):
+        if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
+            known[var] = value
+    return partition(program, decomposition, known, decomposition.comm.rank)
 
 
 def _part(value: Any, type: Any, box: Any) -> np.ndarray:

@@ -42,7 +42,7 @@ def run_inversion(path: Path, changes: Sequence[str], overwrite: bool, fresh: bo
         with agreement(job.comm):
             inversion = job.run.inversion()
             check_inversion(job.described, inversion)
-            Evaluator(job.described, job.comm)
+            Evaluator(job.described, job.comm, ranks_per_item=job.run.ranks_per_shot)
             if job.comm.is_root:
                 check_target(target, overwrite or _is_begun(request))
                 if job.run.output.picture:
@@ -81,6 +81,7 @@ def _run(
                 say=console.print,
                 history=history,
                 identity=identity,
+                ranks_per_item=job.run.ranks_per_shot,
             )
     except BaseException as error:
         _save_partial(job, saver, history, error)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn, final
+from typing import Any, Literal, NoReturn, final
 
 import numpy as np
 
 from backsweep.api.derivatives import grad, jvp, value_and_grad, vjp
-from backsweep.comm import AbstractComm, agreement
+from backsweep.comm import AbstractComm, BlockedArray, Decomposition, Groups, agreement
 from backsweep.comm.tree import items_of_rank
 from backsweep.errors import ModelError
 from backsweep.inverse.arrays import wide
@@ -20,6 +20,8 @@ from backsweep.inverse.under_way import PartialSum, UnderWay
 from backsweep.runtime import stop
 from backsweep.runtime.checkpointing import Checkpointing, default_checkpointing
 from backsweep.runtime.fingerprint import fingerprint
+
+RanksPerItem = int | Literal["auto"]
 
 SHORT = 0.25  # s: an item that takes less is not worth points in its middle
 
@@ -56,15 +58,22 @@ class Evaluator:
     comm : AbstractComm
     checkpointing : Checkpointing, optional
         For scans that ask for nothing themselves.
+    ranks_per_item : int or "auto"
+        So many ranks work on one item, whose grid is cut into blocks; "auto": as few as leave
+        no rank without work.
 
     Raises
     ------
     ModelError
-        If there are more ranks than items.
+        If there are more groups of ranks than items, or no grid to cut.
     """
 
     def __init__(
-        self, described: Described, comm: AbstractComm, checkpointing: Checkpointing | None = None
+        self,
+        described: Described,
+        comm: AbstractComm,
+        checkpointing: Checkpointing | None = None,
+        ranks_per_item: RanksPerItem = 1,
     ) -> None:
         self.described = described
         self.problem = described.problem
@@ -72,11 +81,16 @@ class Evaluator:
         self.checkpointing = _of_parts(checkpointing or Checkpointing())
         self._is_short = False
         n = len(self.problem.items)
-        if comm.size > n:
+        self.ranks = Groups.of(comm, ranks_of_item(ranks_per_item, comm.size, n))
+        if self.ranks.count > n:
             raise ModelError(
                 f"{comm.size} ranks for {n} item(s), such as shots: {comm.size - n} would have "
-                f"nothing to do; start at most {n}"
+                f"nothing to do; start at most {n}, or let several work on one item "
+                "(ranks_per_shot = 'auto')"
             )
+        self.decomposition: Decomposition | None = None
+        if self.ranks.own.size > 1:
+            self.decomposition = Decomposition(described.grid(), comm=self.ranks.own)
 
     def set_stage(self, settings: dict[str, Any]) -> None:
         """Go on with the problem as `at_stage` gives it, with its data at hand.
@@ -115,13 +129,18 @@ class Evaluator:
             def misfit(p: Parameters) -> Any:
                 return self.problem.misfit(p, self.problem.items[number])
 
-            value, gradient, report = value_and_grad(misfit, has_report=True)(parameters)
-            self._is_short = report.seconds < SHORT
-            fields = [wide(gradient[name]) for name in names]
+            of_misfit = value_and_grad(misfit, has_report=True, decomposition=self.decomposition)
+            value, gradient, report = of_misfit(parameters)
+            self._is_short = self.ranks.own.broadcast(report.seconds < SHORT)
+            fields = [wide(_whole(gradient[name])) for name in names]
             return [wide(value), *fields, counts_of(report)], cost_of(report)
 
         part = self._part(under_way)
-        total = part.run(of_item, is_resumable=not self._is_short)
+        total = part.run(
+            of_item,
+            is_resumable=not self._is_short and self.decomposition is None,
+            is_shared=True,
+        )
         if total is None:
             return None
         value, *fields, counts = total
@@ -186,23 +205,38 @@ class Evaluator:
 
     def simulate(self, parameters: Parameters) -> list[np.ndarray] | None:
         """The data of all items, in their order; None except on the root."""
+        if self.ranks.leaders is None:
+            return None
         mine = [
             np.asarray(self._within_budget(self.problem.simulate, parameters, item))
             for item in self._mine()
         ]
-        parts = self.comm.gather(mine)
+        parts = self.ranks.leaders.gather(mine)
         return None if parts is None else [data for part in parts for data in part]
 
     def _mine(self) -> Sequence[Any]:
         items = self.problem.items
-        return [items[k] for k in items_of_rank(len(items), self.comm.rank, self.comm.size)]
+        return [items[k] for k in items_of_rank(len(items), self.ranks.index, self.ranks.count)]
 
     def _part(self, under_way: UnderWay | None) -> PartialSum:
-        return PartialSum(len(self.problem.items), self.comm, self.checkpointing, under_way)
+        return PartialSum(len(self.problem.items), self.ranks, self.checkpointing, under_way)
 
     def _within_budget(self, function: Callable[..., Any], *args: Any) -> Any:
         with default_checkpointing(self.checkpointing):
             return function(*args)
+
+
+def ranks_of_item(asked: RanksPerItem, n_ranks: int, n_items: int) -> int:
+    """How many ranks work on one item at least."""
+    return -(-n_ranks // n_items) if asked == "auto" else min(asked, n_ranks)
+
+
+def _whole(value: Any) -> Any:
+    """Of a gradient in blocks: all of it on the leader of the group, nothing on the others."""
+    if not isinstance(value, BlockedArray):
+        return value
+    found = value.gather()
+    return np.zeros(()) if found is None else found
 
 
 def _of_parts(request: Checkpointing) -> Checkpointing:

@@ -8,7 +8,7 @@ from typing import Any
 
 from backsweep.comm import AbstractComm, SerialComm, Team, agreement
 from backsweep.errors import ModelError
-from backsweep.inverse.evaluate import Evaluator
+from backsweep.inverse.evaluate import Evaluator, RanksPerItem
 from backsweep.inverse.history import History
 from backsweep.inverse.identity import identity_of
 from backsweep.inverse.inversion import Inversion, Stage
@@ -37,6 +37,7 @@ def invert(
     say: Callable[[str], None] = _silent,
     history: History | None = None,
     identity: Mapping[str, str] | None = None,
+    ranks_per_item: RanksPerItem = 1,
 ) -> History:
     """Find the parameters of least misfit. Collective: every rank must call.
 
@@ -60,6 +61,8 @@ def invert(
         Filled in as the inversion goes on, for whoever wants to save it after an exception.
     identity : mapping of str to str, optional
         What else tells this inversion from others that might be resumed.
+    ranks_per_item : int or "auto"
+        So many ranks share the grid of one item.
 
     Returns
     -------
@@ -101,7 +104,7 @@ def invert(
     history = history or History(Described(problem))
     if history.described.problem is not problem:
         raise ModelError("the history is that of another problem: make a History(Described(...))")
-    evaluator = Evaluator(history.described, comm, request)
+    evaluator = Evaluator(history.described, comm, request, ranks_per_item)
     check_inversion(history.described, inversion)
     names = ("evaluate", "gauss_newton", "illumination", "set_stage", "stop")
     tasks = {name: getattr(evaluator, name) for name in names}

@@ -287,6 +287,7 @@ def run_scan_reverse(
     begin = time.perf_counter()
     with closed_on_error(track), ghosts_of(params) as machine.ghosts:
         if machine.ghosts is not None:
+            track.report.ghost_bytes = params["halo"].step_bytes
             machine.ghosts.bars.begin(sweep.state_bar)
         seen = watched(machine, watch, n, end, sweep.seen())
         track.driver.run_phase(seen, sweep.pause(event, n))

@@ -341,6 +341,7 @@ def run_scan_reverse(
     begin = time.perf_counter()
     with closed_on_error(track), ghosts_of(params) as ghosts:
         if ghosts is not None:
+            track.report.ghost_bytes = params["halo"].step_bytes
             ghosts.bars.begin(results.arrays(end))
             layouts = {"bars": results.layouts()}
             if not track.keeps_all:
