@@ -171,6 +171,7 @@ def state_memory(
     *,
     keeps_all: bool = False,
     n_slots: int = 0,
+    n_buffers: int = 0,
 ) -> StateMemory:
     chains = compiled.source.chains
     return StateMemory(
@@ -181,6 +182,7 @@ def state_memory(
         keeps_all,
         n_slots,
         compiled.ring_sizes,
+        n_buffers,
     )
 
 
@@ -259,16 +261,17 @@ def _trajectory(
     step, shape = params["step"], scan_shape(params)
     consts, init, xs = shape.split_inputs(args)
     keeps_states = plan.choice.keeps_all and plan.residuals is None
+    n_slots, n_buffers = plan.choice.n_slots, plan.choice.n_buffers
     memory = state_memory(
-        compiled, step, shape, keeps_all=keeps_states, n_slots=plan.choice.n_slots
+        compiled, step, shape, keeps_all=keeps_states, n_slots=n_slots, n_buffers=n_buffers
     )
     sweeper = Sweeper(compiled, memory, step_inputs(step, shape, consts, xs))
     ys = _allocate_ys(sweeper, step, shape)
     initial = [np.asarray(a, t.dtype) for a, t in zip(init, memory.types, strict=True)]
     if "halo" in params:
         initial = [np.array(a) for a in initial]  # ghosts are written into them
-    store = open_store(plan, step, memory.types, event)
-    driver = Driver(first_rows(plan), initial, store, report)
+    store = open_store(plan, step, memory.types, event, memory.buffers())
+    driver = Driver(first_rows(plan), initial, store, report, memory if n_buffers else None)
     track = Trajectory(step, shape, plan, memory, driver, sweeper, report)
     if plan.residuals is not None:
         track.records = _allocate_records(sweeper, plan.residuals, len(ys), shape)

@@ -15,12 +15,19 @@ from backsweep.runtime.journal import Event
 from backsweep.runtime.plan import ScanPlan
 from backsweep.runtime.watch import field_names
 from backsweep.storage import AbstractStore, BackgroundStore, Layout
+from backsweep.storage.base import Array
 
 
 def open_store(
-    plan: ScanPlan, step: Program, types: Sequence[ArrayType], event: Event
+    plan: ScanPlan,
+    step: Program,
+    types: Sequence[ArrayType],
+    event: Event,
+    buffers: Sequence[list[Array]] = (),
 ) -> AbstractStore | None:
     """HDF5 files, with a thread of their own where there are buffers; None without a disk.
+
+    `buffers` are the machine's own, if it has any.
 
     Files of a scan that can be resumed have names and a hash by which the next process knows
     them; those that an earlier process left are held from the start.
@@ -39,7 +46,7 @@ def open_store(
     n_buffers = plan.choice.n_buffers
     if n_buffers == 0:
         return store
-    return BackgroundStore(store, n_buffers)
+    return BackgroundStore(store, buffers or n_buffers)
 
 
 def _layout(plan: ScanPlan, step: Program, types: Sequence[ArrayType], program: str) -> Layout:

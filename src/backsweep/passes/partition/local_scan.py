@@ -167,7 +167,7 @@ class LocalScan:
             self._is_read(k, [(p, p.program.inputs[n + k]) for p in programs])
             for k in range(len(carry))
         ]
-        made = list(cut.step.outputs[: len(carry)])
+        made: Any = cut.step.outputs[: len(carry)]
         sources = [carry.index(a) if a in carry else k for k, a in enumerate(made)]
         states = self._fields(range(len(carry)), read, sources)
         bars: tuple[HaloField, ...] = ()
