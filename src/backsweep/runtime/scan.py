@@ -106,9 +106,7 @@ def run_scan(params: Any, args: Sequence[Any], event: Event = NOT_RESUMABLE) -> 
     step, shape = params["step"], scan_shape(params)
     compiled = try_compile(step, lambda: compile_forward(step, shape.any_length, in_place=True))
     if isinstance(compiled, str):
-        results = interpreted.run_scan(params, args)
-        event.finish(results)
-        return results
+        return interpreted.run_scan(params, args, event)
     consts, init, xs = shape.split_inputs(args)
     memory = state_memory(compiled, step, shape)
     sweeper = Sweeper(compiled, memory, step_inputs(step, shape, consts, xs))
