@@ -14,6 +14,7 @@ import simulations
 import backsweep as bs
 from backsweep.errors import Stopped
 from backsweep.runtime import interpreted, journal, stop, sweeper
+from backsweep.storage.durable import DurableFolder
 
 NEVER = 1e9
 KINDS: dict[str, dict[str, Any]] = {
@@ -154,6 +155,26 @@ def test_python_executor(monkeypatch: pytest.MonkeyPatch, stop_after: Any, tmp_p
         found, n_stops = finish(problem, stop_after, 2 * problem.n_steps // 5, lambda _: request)  # noqa: B023
         assert same(found, expected) and n_stops >= 2
         assert not list(tmp_path.iterdir())
+
+
+def test_a_slow_disk_leaves_time_to_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The interval is one of work, from the end of one point to the next."""
+    clock = [0.0]
+    monkeypatch.setattr(journal.time, "monotonic", lambda: clock[0])
+    request = bs.Checkpointing(directory=str(tmp_path), resume=True, interval=10.0)
+    with DurableFolder(tmp_path, {}) as folder:
+        events = journal.Journal(folder, request, "")
+        saved = []
+
+        def save(arrays: Any, notes: Any) -> None:
+            saved.append(clock[0])
+            clock[0] += 60
+
+        monkeypatch.setattr(folder, "save", save)
+        while clock[0] < 200:
+            events.offer(1, lambda: ({}, {}))
+            clock[0] += 1
+    assert saved == [10, 80, 150]
 
 
 @pytest.mark.parametrize("jit", ["compiled", "python"])
