@@ -140,6 +140,7 @@ def test_killed_then_on_any_number_of_ranks(folder, expected, ranks, then):
     assert content(folder) == expected
 
 
+@pytest.mark.slow
 def test_one_rank_of_four_is_killed(folder, tmp_path_factory):
     text = (folder / "own_problem.py").read_text()
     text = text.replace("(15.0, 2.0)]", "(15.0, 2.0), (7.0, 6.0)]")
