@@ -118,7 +118,8 @@ class PartialSum:
         self.mine = items_of_rank(n, ranks.index, ranks.count)
         self.cost = under_way.cost if under_way else Cost()
         self.done = under_way.items(n) if under_way else set()
-        self._last, self._pause = time.monotonic(), request.interval
+        # Halves of the interval: what an item has not kept yet comes on top of the sums.
+        self._last, self._pause = time.monotonic(), request.interval / 2
         for path, node in under_way.nodes if under_way else ():
             if _items(node)[0] in self.mine:
                 file, name = _opened(path), f"{node[0]}.{node[1]}."
@@ -190,7 +191,9 @@ class PartialSum:
         if self.under_way is None or not is_resumable:
             return self.request
         folder = str(self.under_way.folder / f"item-{number}")
-        return replace(self.request, directory=folder, resume=True)
+        left = self.request.interval - (time.monotonic() - self._last)
+        interval = max(left, self.request.interval / 2)
+        return replace(self.request, directory=folder, resume=True, interval=interval)
 
     def _offer(self, folders: Sequence[Path]) -> None:
         """Keep the sums if it is time to; points within finished items are not needed then."""
@@ -221,4 +224,4 @@ class PartialSum:
         except OSError as error:
             raise SnapshotError(f"{path} could not be written: {reason(error)}") from error
         self._last = time.monotonic()
-        self._pause = max(self.request.interval, (self._last - begin) / SHARE)
+        self._pause = max(self.request.interval / 2, (self._last - begin) / SHARE)

@@ -112,9 +112,7 @@ def run_scan(params: Any, args: Sequence[Any], event: Event = NOT_RESUMABLE) -> 
         lambda: compile_forward(step, shape.any_length, in_place=True, has_ghosts=has_ghosts),
     )
     if isinstance(compiled, str):
-        results = interpreted.run_scan(params, args)
-        event.finish(results)
-        return results
+        return interpreted.run_scan(params, args, event)
     consts, init, xs = shape.split_inputs(args)
     memory = state_memory(compiled, step, shape)
     sweeper = Sweeper(compiled, memory, step_inputs(step, shape, consts, xs))

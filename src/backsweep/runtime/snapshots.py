@@ -80,10 +80,7 @@ def waited_seconds(store: AbstractStore | None) -> float:
 
 
 def thinned(store: AbstractStore | None, below: int, n_disk: int) -> list[int]:
-    """Steps of the snapshots that a resumed run starts with, the initial state first.
-
-    Those of `below` and later steps, and more than fit, are deleted.
-    """
+    """Steps of the snapshots that a resumed run may start with, the initial state first."""
     if store is None:
         return [0]
     held = store.keys()
@@ -91,11 +88,17 @@ def thinned(store: AbstractStore | None, below: int, n_disk: int) -> list[int]:
     while len(found) > n_disk:
         # Every second one: what is left stays spread over the steps.
         del found[1::2]
-    for step in set(held) - set(found):
+    return [0, *found]
+
+
+def keep_only(store: AbstractStore | None, held: Sequence[int]) -> None:
+    """Delete all other snapshots."""
+    if store is None:
+        return
+    for step in set(store.keys()) - set(held):
         if step in store:
             with contextlib.suppress(SnapshotError):
                 store.delete(step)
-    return [0, *found]
 
 
 def close_store(store: AbstractStore) -> None:
