@@ -113,6 +113,10 @@ class Localiser:
             ix.pad, atom, shape=shape_of(into), starts=starts, steps=(1,) * len(box)
         )
 
+    def nothing(self, type: ArrayType) -> Atom:
+        """An array without elements, where a rank holds nothing of a value."""
+        return zeros(self.builder, ArrayType((0,) * type.ndim, type.dtype))
+
     def add(self, eqn: Equation) -> None:
         """Append an equation for each part of its output that the rank needs."""
         self.builder.source = eqn.source

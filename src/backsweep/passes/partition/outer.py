@@ -11,6 +11,8 @@ import numpy as np
 
 from backsweep.comm import Decomposition
 from backsweep.ir import ArrayType, Atom, Equation, Literal, Program, Var
+from backsweep.passes.inline import inline_calls
+from backsweep.passes.partition.beyond import Beyond
 from backsweep.passes.partition.demand import Box, Demand, Owner, Points, hull, shape_of
 from backsweep.passes.partition.local_scan import LocalScan, write_scan
 from backsweep.passes.partition.localise import Localiser
@@ -72,7 +74,9 @@ def partition(
     """
     owner = Owner(decomposition, rank)
     inputs = [field_placement(v.type, decomposition) for v in program.inputs]
-    return _Cut(program, owner, known).run(inputs)
+    flat = inline_calls(program)
+    values = {v: known[w] for v, w in zip(flat.inputs, program.inputs, strict=True) if w in known}
+    return _Cut(flat, owner, values).run(inputs)
 
 
 def field_placement(type: Any, decomposition: Decomposition) -> Placement:
@@ -115,6 +119,9 @@ class _Cut:
                 self._need_of_scan(eqn)
             else:
                 self.demand.walk(eqn)
+        scans = (e for e in program.equations if e.primitive.kind == "control")
+        results = (v for e in scans for v in e.outputs if isinstance(v.type, ArrayType))
+        self.beyond = Beyond(self.demand, results, self.owner.decomposition.comm)
         return self._build(kept)
 
     def value_of(self, atom: Atom) -> np.ndarray | None:
@@ -132,12 +139,8 @@ class _Cut:
         name = eqn.primitive.name
         operands = [placed.of(a) for a in eqn.inputs]
         if name in ("scan", "scan_forward"):
-            step: Program = eqn.params["step"]
-            known = {}
-            for var, atom in zip(step.inputs, eqn.inputs[: eqn.params["n_consts"]], strict=False):
-                is_index = isinstance(var.type, ArrayType) and var.type.dtype.kind in "iu"
-                if is_index and (value := self.value_of(atom)) is not None:
-                    known[var] = value
+            consts = eqn.inputs[: eqn.params["n_consts"]]
+            known = {k: v for k, a in enumerate(consts) if (v := self._index(a)) is not None}
             cut = self.scans[id(eqn)] = ScanCut.place(eqn, operands, known)
             if name == "scan":
                 return cut.outputs()[:-1]
@@ -147,6 +150,11 @@ class _Cut:
             assert isinstance(eqn.inputs[0], Var)
             return self.of_trajectory[eqn.inputs[0]].place_reverse(eqn)
         raise refused(eqn, "cannot be cut yet")
+
+    def _index(self, atom: Atom) -> np.ndarray | None:
+        """The value of what may be an index array, where it is known."""
+        is_index = isinstance(atom.type, ArrayType) and atom.type.dtype.kind in "iu"
+        return self.value_of(atom) if is_index else None
 
     # ------------------------------------------------------------------ demands
 
@@ -229,8 +237,7 @@ class _Cut:
         if isinstance(atom, Literal):
             return atom
         if box is None:
-            type = ArrayType((0,) * len(atom.type.shape), atom.type.dtype)  # type: ignore[union-attr]
-            return zeros(self.local.builder, type)
+            return self.local.nothing(atom.type)  # type: ignore[arg-type]
         return self.local.get(atom, box)
 
     def _add_scan(self, eqn: Equation) -> None:
@@ -314,6 +321,9 @@ class _Cut:
             parts = [(box, self.local.cut(result, layout, box))]
         if var in self.placed.parts:
             parts = [self.local.summed_up(var, parts)]
+        if var in self.beyond.read:
+            self.beyond.fetch(self.local, var, parts[0][1] if parts else None)
+            return
         for own, atom in parts:
             self.local.has(var, own, atom)
 

@@ -1,0 +1,43 @@
+"""All programs that are compared, and what is asked of each."""
+
+from partition import losses, points, stencils
+from partition.comparing import Case
+
+SUMS = {"value": 1e-13}
+FED_BACK = {"value": 1e-12, "fields": 1e-12, "wholes": 1e-12}
+FIRST, SECOND = ((0,),), ((1,),)
+
+
+def _all(module, names, **asked):
+    return [Case(name, getattr(module, name), **asked) for name in names.split()]
+
+
+CASES = [
+    *_all(
+        stencils,
+        "slices one_sided in_place periodic margins padded_state staggered "
+        "several_carries wide branches single complex_field transposed joined_and_stacked",
+    ),
+    *_all(stencils, "strided", **FED_BACK),
+    *_all(stencils, "flipped", axes=FIRST),
+    *_all(
+        points,
+        "one_source many_sources coinciding_sources between_cells overwritten rows_of_columns "
+        "points_of_the_model sources_by_argument traces",
+    ),
+    *_all(points, "lines", value=1e-13),
+    *_all(
+        losses,
+        "final_field final_stencil final_points two_scans smoothed_model whole_fields "
+        "stencil_on_records forcing forcing_of_sources scalars profiles captured shots "
+        "shots_and_more checkpointed without_a_scan reshaped",
+        value=1e-13,
+        wholes=1e-13,
+    ),
+    *_all(losses, "normalised sums_of_rows", **FED_BACK),
+    *_all(losses, "largest peak_of_the_field far_away nested"),
+    *_all(stencils, "flipped_along_the_cut"),
+    *_all(points, "moving_source"),
+    *_all(losses, "cumulative multiplied", axes=SECOND),
+    *_all(losses, "largest_of_the_other_axis cumulative multiplied", axes=FIRST),
+]
