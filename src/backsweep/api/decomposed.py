@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backsweep.comm import BlockedArray, Decomposition, require_equal
+from backsweep.comm import BlockedArray, Decomposition, agreement, require_equal
 from backsweep.errors import DecompositionError
 from backsweep.ir import ArrayType, Program, Var, program_hash
 from backsweep.passes.partition import partition
@@ -56,7 +56,8 @@ def run_in_blocks(
     for var, value in zip(program.inputs, values, strict=True):
         if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
             known[var] = value
-    local = partition(program, decomposition, known, comm.rank)
+    with agreement(comm):
+        local = partition(program, decomposition, known, comm.rank)
     arguments = [
         _part(value, var.type, box)
         for var, value, box in zip(program.inputs, values, local.boxes, strict=True)
