@@ -35,9 +35,12 @@ CASES = [
         wholes=1e-13,
     ),
     *_all(losses, "normalised sums_of_rows", **FED_BACK),
-    *_all(losses, "largest peak_of_the_field far_away nested"),
+    *_all(losses, "largest_of_the_other_axis", axes=FIRST, value=1e-13),
+    # These read all of the grid along an axis: right on small grids, refused on wide ones.
+    *_all(losses, "far_away cumulative multiplied"),
     *_all(stencils, "flipped_along_the_cut"),
-    *_all(points, "moving_source"),
-    *_all(losses, "cumulative multiplied", axes=SECOND),
-    *_all(losses, "largest_of_the_other_axis cumulative multiplied", axes=FIRST),
+    *_all(losses, "largest", refused=": new = u / (1 + np.max(np.abs(u)))) runs along an axis"),
+    *_all(losses, "peak_of_the_field", refused=": return u.max() - u.min()"),
+    *_all(losses, "nested", refused="[0]) inside a step is not cut yet: write its steps out"),
+    *_all(points, "moving_source", refused="new[i, 3] += 1.0) has indices that are only known"),
 ]

@@ -109,7 +109,7 @@ def check(comm: AbstractComm, cases: Sequence[Case], grid: tuple[int, int] = GRI
 
 
 def _outcome(case: Case, comm: AbstractComm, axes: tuple[int, ...], grid: tuple[int, int]) -> str:
-    if not case.refused or comm.size == 1:
+    if not case.refused:
         try:
             return compared(case, comm, axes, grid)
         except bs.BacksweepError as error:

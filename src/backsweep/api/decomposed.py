@@ -9,14 +9,14 @@ from typing import Any, Self
 import numpy as np
 
 from backsweep.api.tree import flatten
-from backsweep.comm import BlockedArray, Decomposition, require_equal
+from backsweep.comm import BlockedArray, Decomposition, agreement, require_equal
 from backsweep.errors import DecompositionError, ShapeError
 from backsweep.ir import ArrayType, Program, Var, program_hash
 from backsweep.passes.gradient import cotangent_program
 from backsweep.passes.partition import Local, partition
 from backsweep.runtime.execute import run_program, unaliased
 from backsweep.runtime.report import Report
-from backsweep.trace.tracing import active_trace
+from backsweep.trace.tracing import active_trace, content_checksum
 
 
 def run_in_blocks(
@@ -55,7 +55,9 @@ def run_in_blocks(
     comm = decomposition.comm
     require_equal(comm, "the traced program", program_hash(program))
     require_equal(comm, "the decomposition", repr(decomposition))
-    local = cut(program, values, decomposition)
+    require_equal(comm, "what its inputs are given", _digest(program, values))
+    with agreement(comm):
+        local = cut(program, values, decomposition)
     arguments = [
         _part(value, var.type, box)
         for var, value, box in zip(program.inputs, values, local.boxes, strict=True)
@@ -82,6 +84,17 @@ def cut(program: Program, values: Sequence[Any], decomposition: Decomposition) -
         if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
             known[var] = value
     return partition(program, decomposition, known, decomposition.comm.rank)
+
+
+def _digest(program: Program, values: Sequence[Any]) -> str:
+    """Checksums of all that every rank has the whole of: it must be the same."""
+    named = zip(program.inputs, values, strict=True)
+    found = [
+        f"{var.name}: {content_checksum(np.asarray(value))}"
+        for var, value in named
+        if not isinstance(value, BlockedArray)
+    ]
+    return ", ".join(found)
 
 
 def _part(value: Any, type: Any, box: Any) -> np.ndarray:

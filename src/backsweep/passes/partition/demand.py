@@ -131,7 +131,11 @@ class Points:
         first = 1 if eqn.primitive.name == "gather" else 2
         found = [self.value_of(a) for a in eqn.inputs[first:]]
         if any(i is None for i in found):
-            raise refused(eqn, "has indices that are only known when it runs")
+            raise refused(
+                eqn,
+                "has indices that are only known when it runs",
+                "give them as integer arrays, captured or as arguments, the same for all steps",
+            )
         extents = eqn.inputs[0].type.shape
         rows = [_rows(np.asarray(i)) for i in found]
         return [np.where(i < 0, i + n, i) for i, n in zip(rows, extents, strict=False)]

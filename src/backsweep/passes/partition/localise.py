@@ -252,6 +252,13 @@ class Localiser:
             return zeros(self.builder, type)
         return self.builder(eqn.primitive, self.get(eqn.inputs[0], part), **eqn.params)
 
+    def _cumsum(self, eqn: Equation, box: Box) -> Atom:
+        (part,) = self.demand.reads(eqn, box)
+        assert part is not None
+        return self.cut(
+            self.builder(eqn.primitive, self.get(eqn.inputs[0], part), **eqn.params), part, box
+        )
+
     # ------------------------------------------------------------------ points
 
     def _gather(self, eqn: Equation, box: Box) -> Atom:

@@ -149,7 +149,7 @@ class _Cut:
         if name == "scan_reverse":
             assert isinstance(eqn.inputs[0], Var)
             return self.of_trajectory[eqn.inputs[0]].place_reverse(eqn)
-        raise refused(eqn, "cannot be cut yet")
+        raise refused(eqn, "is not cut yet", "run it on one rank, or use scan")
 
     def _index(self, atom: Atom) -> np.ndarray | None:
         """The value of what may be an index array, where it is known."""

@@ -8,6 +8,7 @@ sum of what the ranks hold.
 
 from __future__ import annotations
 
+import linecache
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -211,7 +212,7 @@ def _reshape(eqn: Equation, operands: list[Placement]) -> Placement:
     (x,), before, after = operands, eqn.inputs[0].type.shape, eqn.outputs[0].type.shape
     if not only_ones_differ(before, after):
         if x.is_cut:
-            raise refused(eqn, "changes the shape of an array along it")
+            raise refused(eqn, "folds a dimension of an array that is cut")
         return Placement((None,) * len(after), x.fixed)
     kept = iter([a for a, n in zip(x.anchors, before, strict=True) if n != 1])
     anchors = tuple(next(kept) if n != 1 else None for n in after)
@@ -232,7 +233,9 @@ def _sum(eqn: Equation, operands: list[Placement]) -> Placement:
 
 def _extremum(eqn: Equation, operands: list[Placement]) -> Placement:
     (x,), axes = operands, eqn.params["axes"]
-    return Placement(tuple(a for k, a in enumerate(x.anchors) if k not in axes))
+    if any(x.anchors[k] for k in axes):
+        raise refused(eqn, "runs along an axis that is cut, and is not shared out among ranks yet")
+    return Placement(tuple(a for k, a in enumerate(x.anchors) if k not in axes), x.fixed)
 
 
 def _concatenate(eqn: Equation, operands: list[Placement]) -> Placement:
@@ -293,10 +296,19 @@ _RULES: dict[str, Rule] = {
 }
 
 
-def refused(eqn: Equation, why: str) -> DecompositionError:
+ANOTHER_AXIS = "cut the grid along another axis (Decomposition(axes=...)), or write it differently"
+
+
+def refused(eqn: Equation, why: str, advice: str = ANOTHER_AXIS) -> DecompositionError:
     """An equation that cannot be cut."""
-    where = f" ({eqn.source}: {eqn.source.text.strip()})" if eqn.source is not None else ""
-    return DecompositionError(
-        f"{eqn.primitive.name}{where} {why}: the grid cannot be cut along this axis; cut it along "
-        "another one (Decomposition(axes=...))"
-    )
+    where = f" ({located(eqn)})" if eqn.source is not None else ""
+    return DecompositionError(f"{eqn.primitive.name}{where} {why}: {advice}")
+
+
+def located(eqn: Equation) -> str:
+    """Where the user wrote an equation."""
+    source = eqn.source
+    if source is None:
+        return ""
+    text = source.text or linecache.getline(source.file, source.line)
+    return f"{source}: {text.strip()}" if text.strip() else str(source)

@@ -26,7 +26,7 @@ from backsweep.passes.partition.demand import (
     hull,
     unwrapped,
 )
-from backsweep.passes.partition.placement import Anchor, Placed, Placement
+from backsweep.passes.partition.placement import Anchor, Placed, Placement, located
 from backsweep.passes.partition.placing import known_value, place_program
 from backsweep.primitives.control import ScanShape, scan_shape
 
@@ -263,12 +263,6 @@ class ScanCut:
         if k < n:
             return self.layouts[self.step.inputs[self.shape.n_consts + k]]
         return self.y_layouts[k - n]
-
-
-def located(eqn: Equation) -> str:
-    """Where the user wrote an equation."""
-    source = eqn.source
-    return "" if source is None else f"{source}: {source.text.strip()}"
 
 
 def stacked(placement: Placement) -> Placement:
