@@ -21,7 +21,7 @@ from typing import Any, final
 import numpy as np
 
 from backsweep.comm import AbstractComm, TreeSum
-from backsweep.comm.tree import items_of_rank
+from backsweep.comm.tree import Node, Terms, items_of_rank
 from backsweep.errors import SnapshotError, Stopped
 from backsweep.inverse.cost import Cost, together
 from backsweep.runtime import stop
@@ -33,9 +33,6 @@ from backsweep.storage.points import ArrayFile, write_arrays
 
 #: Writing may take this part of the time.
 SHARE = 0.02
-
-Node = tuple[int, int]
-"""Level and number of a node of the tree."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +99,8 @@ class PartialSum:
     ----------
     n : int
         Number of items.
+    items : range
+        Which of them are added up, by all ranks together.
     comm : AbstractComm
     request : Checkpointing
         By which items are run, and how often sums are kept.
@@ -110,11 +109,17 @@ class PartialSum:
     """
 
     def __init__(
-        self, n: int, comm: AbstractComm, request: Checkpointing, under_way: UnderWay | None
+        self,
+        n: int,
+        items: range,
+        comm: AbstractComm,
+        request: Checkpointing,
+        under_way: UnderWay | None,
     ) -> None:
         self.comm, self.request, self.under_way = comm, request, under_way
         self.tree = TreeSum(n)
-        self.mine = items_of_rank(n, comm.rank, comm.size)
+        share = items_of_rank(len(items), comm.rank, comm.size)
+        self.mine = items[share.start : share.stop]
         self.cost = under_way.cost if under_way else Cost()
         self.done = under_way.items(n) if under_way else set()
         self._last, self._pause = time.monotonic(), request.interval
@@ -127,8 +132,10 @@ class PartialSum:
 
     def run(
         self, of_item: Callable[[int], tuple[Sequence[np.ndarray], Cost]], *, is_resumable: bool
-    ) -> Sequence[np.ndarray] | None:
-        """The sum of what a function returns for each item; None except on the root. Collective.
+    ) -> dict[Node, Terms] | None:
+        """Sums of what a function returns for each item; None except on the root. Collective.
+
+        One sum, that of all items, if all are added up.
 
         Parameters
         ----------
@@ -170,7 +177,7 @@ class PartialSum:
             self.comm.allgather(None)
             raise stop.stopped(str(self.under_way.folder.parent) if self.under_way else "")
         self.cost = together([cost for _, cost in found])
-        return self.tree.reduce(self.comm)
+        return self.tree.collect(self.comm)
 
     def _request(self, number: int, is_resumable: bool) -> Checkpointing:
         if self.under_way is None or not is_resumable:
