@@ -44,13 +44,13 @@ def run_inversion(path: Path, changes: Sequence[str], overwrite: bool, fresh: bo
             check_inversion(job.described, inversion)
             Evaluator(job.described, job.comm, ranks_per_item=job.run.ranks_per_shot)
             if job.comm.is_root:
-                check_target(target, overwrite or _is_begun(request))
+                check_target(target, overwrite or is_begun(request))
                 if job.run.output.picture:
                     check_picture(Path(job.run.output.picture))
         _run(job, inversion, request, Saver(target, run_attributes(job), console.print), begin)
 
 
-def _is_begun(request: Checkpointing) -> bool:
+def is_begun(request: Checkpointing) -> bool:
     """Whether there is something to resume: then the result is that of this run so far."""
     return request.resume and os.path.exists(Path(request.directory or "", "manifest.json"))
 

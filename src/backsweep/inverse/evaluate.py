@@ -11,7 +11,7 @@ import numpy as np
 
 from backsweep.api.derivatives import grad, jvp, value_and_grad, vjp
 from backsweep.comm import AbstractComm, BlockedArray, Decomposition, Groups, agreement
-from backsweep.comm.tree import items_of_rank
+from backsweep.comm.tree import Node, Terms, items_of_rank
 from backsweep.errors import ModelError
 from backsweep.inverse.arrays import wide
 from backsweep.inverse.cost import Cost, cost_of, counts_of
@@ -61,6 +61,8 @@ class Evaluator:
     ranks_per_item : int or "auto"
         So many ranks work on one item, whose grid is cut into blocks; "auto": as few as leave
         no rank without work.
+    items : range, optional
+        Only these are added up, with `partial_sums`. Default: all.
 
     Raises
     ------
@@ -74,13 +76,15 @@ class Evaluator:
         comm: AbstractComm,
         checkpointing: Checkpointing | None = None,
         ranks_per_item: RanksPerItem = 1,
+        items: range | None = None,
     ) -> None:
         self.described = described
         self.problem = described.problem
         self.comm = comm
         self.checkpointing = _of_parts(checkpointing or Checkpointing())
         self._is_short = False
-        n = len(self.problem.items)
+        self.items = range(len(self.problem.items)) if items is None else items
+        n = len(self.items)
         self.ranks = Groups.of(comm, ranks_of_item(ranks_per_item, comm.size, n))
         if self.ranks.count > n:
             raise ModelError(
@@ -122,6 +126,19 @@ class Evaluator:
         Stopped
             On all ranks, when a signal came to one; so for the other methods.
         """
+        found = self.partial_sums(parameters, under_way)
+        if found is None:
+            return None
+        nodes, cost = found
+        return evaluation_of(list(parameters), _whole(nodes), cost)
+
+    def partial_sums(
+        self, parameters: Parameters, under_way: UnderWay | None = None
+    ) -> tuple[dict[Node, Terms], Cost] | None:
+        """Misfit and gradient as nodes of the tree of all items, for `evaluation_of`.
+
+        None except on the root.
+        """
         begin = time.perf_counter()
         names = list(parameters)
 
@@ -132,28 +149,18 @@ class Evaluator:
             of_misfit = value_and_grad(misfit, has_report=True, decomposition=self.decomposition)
             value, gradient, report = of_misfit(parameters)
             self._is_short = self.ranks.own.broadcast(report.seconds < SHORT)
-            fields = [wide(_whole(gradient[name])) for name in names]
+            fields = [wide(_gathered(gradient[name])) for name in names]
             return [wide(value), *fields, counts_of(report)], cost_of(report)
 
         part = self._part(under_way)
-        total = part.run(
+        nodes = part.run(
             of_item,
             is_resumable=not self._is_short and self.decomposition is None,
             is_shared=True,
         )
-        if total is None:
+        if nodes is None:
             return None
-        value, *fields, counts = total
-        n_steps, n_advances, n_reverses = (int(n) for n in counts)
-        cost = replace(
-            part.cost,
-            seconds=time.perf_counter() - begin,
-            n_steps=n_steps,
-            n_advances=n_advances,
-            n_reverses=n_reverses,
-        )
-        gradient = dict(zip(names, fields, strict=True))
-        return Evaluation(float(value), gradient, cost, fingerprint([value]), fingerprint(fields))
+        return nodes, replace(part.cost, seconds=time.perf_counter() - begin)
 
     def gauss_newton(
         self, parameters: Parameters, direction: Parameters, under_way: UnderWay | None = None
@@ -182,8 +189,8 @@ class Evaluator:
                 (product,) = pullback(bar)
             return [wide(product[name]) for name in names], Cost()
 
-        total = self._part(under_way).run(of_item, is_resumable=False)
-        return None if total is None else dict(zip(names, total, strict=True))
+        nodes = self._part(under_way).run(of_item, is_resumable=False)
+        return None if nodes is None else dict(zip(names, _whole(nodes), strict=True))
 
     def illumination(
         self, parameters: Parameters, under_way: UnderWay | None = None
@@ -196,8 +203,8 @@ class Evaluator:
             ones = (np.ones(np.shape(parameters[name])) for name in names)
             return [wide(found.get(*pair)) for pair in zip(names, ones, strict=True)], Cost()
 
-        total = self._part(under_way).run(of_item, is_resumable=False)
-        return None if total is None else dict(zip(names, total, strict=True))
+        nodes = self._part(under_way).run(of_item, is_resumable=False)
+        return None if nodes is None else dict(zip(names, _whole(nodes), strict=True))
 
     def stop(self, where: str) -> NoReturn:
         """End this rank with all others, between evaluations. Raises `Stopped`."""
@@ -215,11 +222,12 @@ class Evaluator:
         return None if parts is None else [data for part in parts for data in part]
 
     def _mine(self) -> Sequence[Any]:
-        items = self.problem.items
-        return [items[k] for k in items_of_rank(len(items), self.ranks.index, self.ranks.count)]
+        mine = items_of_rank(len(self.items), self.ranks.index, self.ranks.count)
+        return [self.problem.items[k] for k in self.items[mine.start : mine.stop]]
 
     def _part(self, under_way: UnderWay | None) -> PartialSum:
-        return PartialSum(len(self.problem.items), self.ranks, self.checkpointing, under_way)
+        n = len(self.problem.items)
+        return PartialSum(n, self.items, self.ranks, self.checkpointing, under_way)
 
     def _within_budget(self, function: Callable[..., Any], *args: Any) -> Any:
         with default_checkpointing(self.checkpointing):
@@ -231,12 +239,26 @@ def ranks_of_item(asked: RanksPerItem, n_ranks: int, n_items: int) -> int:
     return -(-n_ranks // n_items) if asked == "auto" else min(asked, n_ranks)
 
 
-def _whole(value: Any) -> Any:
+def _gathered(value: Any) -> Any:
     """Of a gradient in blocks: all of it on the leader of the group, nothing on the others."""
     if not isinstance(value, BlockedArray):
         return value
     found = value.gather()
     return np.zeros(()) if found is None else found
+
+
+def evaluation_of(names: Sequence[str], total: Terms, cost: Cost) -> Evaluation:
+    """What the sum over all items says."""
+    value, *fields, counts = total
+    n_steps, n_advances, n_reverses = (int(n) for n in counts)
+    cost = replace(cost, n_steps=n_steps, n_advances=n_advances, n_reverses=n_reverses)
+    gradient = dict(zip(names, fields, strict=True))
+    return Evaluation(float(value), gradient, cost, fingerprint([value]), fingerprint(fields))
+
+
+def _whole(nodes: dict[Node, Terms]) -> Terms:
+    (total,) = nodes.values()
+    return total
 
 
 def _of_parts(request: Checkpointing) -> Checkpointing:

@@ -21,7 +21,7 @@ from typing import Any, final
 import numpy as np
 
 from backsweep.comm import Groups, TreeSum
-from backsweep.comm.tree import items_of_rank
+from backsweep.comm.tree import Node, Terms, items_of_rank
 from backsweep.errors import SnapshotError, Stopped
 from backsweep.inverse.cost import Cost, together
 from backsweep.runtime import stop
@@ -33,9 +33,6 @@ from backsweep.storage.points import ArrayFile, write_arrays
 
 #: Writing may take this part of the time.
 SHARE = 0.02
-
-Node = tuple[int, int]
-"""Level and number of a node of the tree."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +99,8 @@ class PartialSum:
     ----------
     n : int
         Number of items.
+    items : range
+        Which of them are added up, by all ranks together.
     ranks : Groups
         Each group has items of its own; its leader adds them up.
     request : Checkpointing
@@ -111,11 +110,17 @@ class PartialSum:
     """
 
     def __init__(
-        self, n: int, ranks: Groups, request: Checkpointing, under_way: UnderWay | None
+        self,
+        n: int,
+        items: range,
+        ranks: Groups,
+        request: Checkpointing,
+        under_way: UnderWay | None,
     ) -> None:
         self.ranks, self.request, self.under_way = ranks, request, under_way
         self.tree = TreeSum(n)
-        self.mine = items_of_rank(n, ranks.index, ranks.count)
+        share = items_of_rank(len(items), ranks.index, ranks.count)
+        self.mine = items[share.start : share.stop]
         self.cost = under_way.cost if under_way else Cost()
         self.done = under_way.items(n) if under_way else set()
         # Halves of the interval: what an item has not kept yet comes on top of the sums.
@@ -132,8 +137,10 @@ class PartialSum:
         *,
         is_resumable: bool,
         is_shared: bool = False,
-    ) -> Sequence[np.ndarray] | None:
-        """The sum of what a function returns for each item; None except on the root. Collective.
+    ) -> dict[Node, Terms] | None:
+        """Sums of what a function returns for each item; None except on the root. Collective.
+
+        One sum, that of all items, if all are added up.
 
         Parameters
         ----------
@@ -179,7 +186,7 @@ class PartialSum:
             raise stop.stopped(str(self.under_way.folder.parent) if self.under_way else "")
         self.cost = together([cost for _, cost in found])
         leaders = self.ranks.leaders
-        return None if leaders is None else self.tree.reduce(leaders)
+        return None if leaders is None else self.tree.collect(leaders)
 
     def _is_stopped(self, is_shared: bool) -> bool:
         """Whether a signal came to this rank, or to one that works on the same items."""
