@@ -18,6 +18,7 @@ CASES = [
         "slices one_sided in_place periodic margins padded_state staggered "
         "several_carries wide branches single complex_field transposed joined_and_stacked",
     ),
+    *_all(stencils, "edges_of_edges", value=1e-13),
     *_all(stencils, "strided", **FED_BACK),
     *_all(stencils, "flipped", axes=FIRST),
     *_all(

@@ -87,7 +87,7 @@ def field_placement(type: Any, decomposition: Decomposition) -> Placement:
     first = type.ndim - n
     anchors: list[Anchor | None] = [None] * type.ndim
     for axis in decomposition.axes:
-        anchors[first + axis] = Anchor(axis, 0, 1)
+        anchors[first + axis] = Anchor(axis, 0, 1, shape[axis])
     return Placement(tuple(anchors))
 
 
