@@ -11,6 +11,7 @@ from __future__ import annotations
 import linecache
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 from backsweep.errors import DecompositionError
@@ -23,7 +24,7 @@ MOVES = {"slice", "pad", "broadcast", "transpose", "reshape", "sum", "stop_gradi
 """Linear operations of one operand that change no element."""
 
 LONGEST_WHOLE_SUM = 64
-"""Cells over which every rank that needs a sum may add up all of it."""
+"""Elements of a sum that every rank that needs it may add up all of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +245,7 @@ def _sum(eqn: Equation, operands: list[Placement]) -> Placement:
 
 
 def is_shared_out(x: Placement, axes: Sequence[int], shape: Sequence[int]) -> bool:
-    """Whether each rank adds its part of a sum: along a large part of the grid.
+    """Whether each rank adds its part of a sum: of more than a few elements, across the grid.
 
     A short sum, such as the cotangent of an edge that was repeated, is whole where it is needed,
     so that its bits are those of one process.
@@ -252,7 +253,8 @@ def is_shared_out(x: Placement, axes: Sequence[int], shape: Sequence[int]) -> bo
     summed = [(a, shape[k]) for k, a in enumerate(x.anchors) if k in axes and a is not None]
     if not summed or x.is_partial:
         return True
-    return any(n > LONGEST_WHOLE_SUM or 2 * n > a.cells for a, n in summed)
+    size = prod(shape[k] for k in axes)
+    return size > LONGEST_WHOLE_SUM or any(2 * n > a.cells for a, n in summed)
 
 
 def _extremum(eqn: Equation, operands: list[Placement]) -> Placement:
