@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from backsweep.ir import ArrayType, Atom, Literal, Program, Var
+from backsweep.passes.external import all_equations
 from backsweep.passes.partition.demand import Box, shape_of
 from backsweep.passes.partition.halo import Halo, HaloField
 from backsweep.passes.partition.localise import Localiser, same_array
@@ -191,7 +192,9 @@ class LocalScan:
         if key is not None:
             active = [k for k in range(len(carry)) if cut.flags[key][1][k]]
             bars = fields(active, set())
-        return Halo(states, bars, cut.owner.decomposition.comm)
+        equations = (e for p in self.programs.values() for e in all_equations(p))
+        adds_up = any(e.primitive.kind == "communication" for e in equations)
+        return Halo(states, bars, cut.owner.decomposition.comm, adds_up)
 
 
 def _position(before: Sequence[int], kept: Sequence[int]) -> int:
