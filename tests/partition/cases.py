@@ -18,6 +18,7 @@ CASES = [
         "slices one_sided in_place periodic margins padded_state staggered "
         "several_carries wide branches single complex_field transposed joined_and_stacked",
     ),
+    *_all(stencils, "edges_of_edges", value=1e-13),
     *_all(stencils, "strided", **FED_BACK),
     *_all(stencils, "flipped", axes=FIRST),
     *_all(
@@ -28,7 +29,7 @@ CASES = [
     *_all(points, "lines", value=1e-13),
     *_all(
         losses,
-        "final_field final_stencil final_points two_scans smoothed_model whole_fields "
+        "final_field final_stencil final_points one_cell other_shapes two_scans smoothed_model whole_fields "
         "stencil_on_records forcing forcing_of_sources scalars profiles captured shots "
         "shots_and_more checkpointed without_a_scan reshaped",
         value=1e-13,

@@ -71,7 +71,11 @@ def compared(case: Case, comm: AbstractComm, axes: tuple[int, ...], grid: tuple[
     wrong = [f"value {w}" for w in [difference(cut_value, value, case.value)] if w]
     for k, found, expected in zip(argnums, cut, gradient, strict=True):
         tolerance = case.wholes
+        if isinstance(found, BlockedArray) != (np.shape(args[k])[-2:] == grid):
+            wrong.append(f"gradient {k} of {np.shape(args[k])} is a {type(found).__name__}")
         if isinstance(found, BlockedArray):
+            if found.box[-2:] != decomposition.block():
+                wrong.append(f"gradient {k}: {found.box} instead of {decomposition.block()}")
             found, tolerance = found.gather(), case.fields
             if found is None:
                 continue

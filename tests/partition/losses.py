@@ -47,6 +47,33 @@ def final_points(grid):
     return misfit, (field(grid), bump(grid))
 
 
+def one_cell(grid):
+    """The loss is made of one cell, which one rank has, and of one row."""
+
+    def misfit(c, u0):
+        u = diffused(c, u0)
+        return u[5, 4] ** 2 * np.tanh(u[6, 3]) + np.sin(np.sum(u[4, 1:4])) + u[2, 2]
+
+    return misfit, (field(grid), bump(grid))
+
+
+def other_shapes(grid):
+    """Arguments that lie on the grid, but are wider, or narrower: their gradients are whole."""
+    ix, iz = receivers(grid)
+
+    def misfit(wide, narrow, u0):
+        def step(u, _):
+            new = u * 0.9
+            new[1:] += wide[2:-2, 1:-1] * u[:-1]
+            new[1:-1] += 0.1 * narrow * u[2:]
+            return new, new[ix, iz]
+
+        return records(step, u0)
+
+    nx, nz = grid
+    return misfit, (field((nx + 3, nz + 2)), field((nx - 2, nz)), bump(grid))
+
+
 def two_scans(grid):
     """One goes on where another ended, with another step; a stencil and a source between them."""
     ix, iz = receivers(grid)

@@ -13,6 +13,7 @@ import numpy as np
 
 from backsweep.codegen.step import NotLowerable
 from backsweep.ir import Program
+from backsweep.passes.partition.halo import Halo
 from backsweep.passes.residuals import ResidualPlan
 from backsweep.primitives.control import ScanShape, scan_shape, stacked
 from backsweep.runtime import interpreted
@@ -184,8 +185,10 @@ def state_memory(
     )
 
 
-def try_compile(step: Program, build: Any) -> CompiledSweep | str:
+def try_compile(step: Program, build: Any, halo: Halo | None = None) -> CompiledSweep | str:
     """The compiled sweep, or why there is none."""
+    if halo is not None and halo.adds_up:
+        return "values are added up over ranks inside the step or its adjoint"
     try:
         return why_python(step) or build()
     except NotLowerable as reason:
@@ -212,7 +215,7 @@ def run_scan_forward(
             has_ghosts="halo" in params,
         )
 
-    compiled = try_compile(step, build)
+    compiled = try_compile(step, build, params.get("halo"))
     if isinstance(compiled, str):
         report.executor = f"python ({compiled})"
         return interpreted.run_scan_forward(params, args, plan, report, event)

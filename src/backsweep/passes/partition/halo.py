@@ -54,11 +54,14 @@ class Halo:
     states, bars : tuple of HaloField
         Of the carry, and of its cotangents. Every rank has the same ones in the same order.
     comm : AbstractComm
+    adds_up : bool
+        Whether values are added up over ranks inside the step or its adjoint.
     """
 
     states: tuple[HaloField, ...]
     bars: tuple[HaloField, ...]
     comm: Any = field(repr=False)
+    adds_up: bool = False
 
     @property
     def step_bytes(self) -> tuple[int, int]:

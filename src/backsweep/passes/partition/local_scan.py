@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from backsweep.ir import ArrayType, Atom, Literal, Program, Var
+from backsweep.passes.external import all_equations
 from backsweep.passes.partition.demand import Box, contains, shape_of
 from backsweep.passes.partition.halo import Halo, HaloField
 from backsweep.passes.partition.localise import Localiser, same_array
@@ -179,7 +180,9 @@ class LocalScan:
             for at, k in enumerate(active):
                 read[k] = self._is_read(k, [(reverse, reverse.program.inputs[first + at])])
             bars = self._fields(active, read, range(len(carry)))
-        return Halo(states, bars, cut.owner.decomposition.comm)
+        equations = (e for p in self.programs.values() for e in all_equations(p))
+        adds_up = any(e.primitive.kind == "communication" for e in equations)
+        return Halo(states, bars, cut.owner.decomposition.comm, adds_up)
 
     def _is_read(self, k: int, places: Sequence[tuple[StepCut, Var]]) -> bool:
         """Whether more of a carry is read than belongs to this rank."""

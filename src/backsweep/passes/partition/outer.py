@@ -13,7 +13,7 @@ from backsweep.comm import Decomposition
 from backsweep.ir import ArrayType, Atom, Equation, Literal, Program, Var
 from backsweep.passes.inline import inline_calls
 from backsweep.passes.partition.beyond import Beyond
-from backsweep.passes.partition.demand import Box, Demand, Owner, Points, hull, shape_of
+from backsweep.passes.partition.demand import Box, Demand, Owner, Points, hull, is_empty, shape_of
 from backsweep.passes.partition.local_scan import LocalScan, write_scan
 from backsweep.passes.partition.localise import Localiser
 from backsweep.passes.partition.placement import (
@@ -87,7 +87,7 @@ def field_placement(type: Any, decomposition: Decomposition) -> Placement:
     first = type.ndim - n
     anchors: list[Anchor | None] = [None] * type.ndim
     for axis in decomposition.axes:
-        anchors[first + axis] = Anchor(axis, 0, 1)
+        anchors[first + axis] = Anchor(axis, 0, 1, shape[axis])
     return Placement(tuple(anchors))
 
 
@@ -127,8 +127,10 @@ class _Cut:
     def value_of(self, atom: Atom) -> np.ndarray | None:
         return known_value(atom, self.makers, self.values)
 
-    def _kept(self, atom: Atom) -> Box | None:
-        return self.owner.owned(self.placed.of(atom), atom.type.shape)
+    def _kept(self, atom: Atom) -> Box:
+        """Of an output: the rank's block, or all of what is no field of the grid."""
+        grid, shape = field_placement(atom.type, self.owner.decomposition), atom.type.shape
+        return tuple(self.owner.along(a, n) for a, n in zip(grid.anchors, shape, strict=True))
 
     # ------------------------------------------------------------------ placements
 
@@ -197,7 +199,7 @@ class _Cut:
 
     # ------------------------------------------------------------------ the local program
 
-    def _build(self, kept: Sequence[Box | None]) -> Local:
+    def _build(self, kept: Sequence[Box]) -> Local:
         local = self.local = Localiser(self.demand)
         inputs: list[Var] = []
         boxes: list[Box | None] = []
@@ -219,9 +221,8 @@ class _Cut:
         outputs: list[Atom] = []
         parts: list[Box | None] = []
         for atom, part in zip(self.program.outputs, kept, strict=True):
-            is_cut = self.placed.of(atom).has_owner
-            nothing = ((0, 0),) * len(atom.type.shape)
-            parts.append((part or nothing) if is_cut else None)
+            is_field = field_placement(atom.type, self.owner.decomposition).is_cut
+            parts.append(part if is_field else None)
             outputs.append(self._output(atom, part))
         variables = (*inputs, *(v for v, _ in local.extras))
         program = Program(variables, tuple(local.builder.equations), tuple(outputs), "local")
@@ -233,11 +234,9 @@ class _Cut:
             list(self.built.values()),
         )
 
-    def _output(self, atom: Atom, box: Box | None) -> Atom:
-        if isinstance(atom, Literal):
-            return atom
-        if box is None:
-            return self.local.nothing(atom.type)  # type: ignore[arg-type]
+    def _output(self, atom: Atom, box: Box) -> Atom:
+        if is_empty(box) and isinstance(atom.type, ArrayType):
+            return zeros(self.local.builder, ArrayType(shape_of(box), atom.type.dtype))
         return self.local.get(atom, box)
 
     def _add_scan(self, eqn: Equation) -> None:
