@@ -13,7 +13,7 @@ import simulations
 
 import backsweep as bs
 from backsweep.errors import Stopped
-from backsweep.runtime import journal, stop, sweeper
+from backsweep.runtime import journal, pace, stop, sweeper
 
 NEVER = 1e9
 KINDS: dict[str, dict[str, Any]] = {
@@ -39,7 +39,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
     monkeypatch.setattr(journal.Journal, "_is_due", count)
     # Pieces of single steps: a pause after each.
-    monkeypatch.setattr(sweeper, "MAX_SECONDS_PER_CALL", 0.0)
+    monkeypatch.setattr(pace, "MAX_SECONDS_PER_CALL", 0.0)
     monkeypatch.setattr(sweeper, "FIRST_CALL_OPERATIONS", 1)
 
     def arm(n: int) -> None:

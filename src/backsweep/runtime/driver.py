@@ -15,9 +15,11 @@ from typing import Protocol
 
 import numpy as np
 
+from backsweep.comm import AbstractComm
 from backsweep.errors import SnapshotError
 from backsweep.runtime.report import ScanReport
 from backsweep.runtime.rows import RowSource, is_outside
+from backsweep.runtime.together import shared_failure
 from backsweep.schedule import LOAD, STORE
 from backsweep.storage import AbstractStore
 
@@ -49,12 +51,15 @@ class Driver:
         The state of step 0; read only.
     store : AbstractStore, optional
         Snapshots on disk.
+    comm : AbstractComm, optional
+        Of ranks that run blocks by the same rows: what one has lost, all have.
     """
 
     rows: RowSource
     initial: Sequence[np.ndarray]
     store: AbstractStore | None
     report: ScanReport
+    comm: AbstractComm | None = None
 
     def run_phase(self, machine: Machine, pause: Pause) -> None:
         """Run the phase that comes next: up to the last state, or the reverse sweep."""
@@ -73,7 +78,8 @@ class Driver:
                 if at == len(block):
                     break
                 try:
-                    self._execute(machine, int(block[at, 0]), int(block[at, 1]))
+                    with shared_failure(self.comm):
+                        self._execute(machine, int(block[at, 0]), int(block[at, 1]))
                 except SnapshotError as error:
                     self._lose(int(block[at, 1]), error)
                     self.rows.lose(at, error)
@@ -114,7 +120,7 @@ class Driver:
             with suppress(SnapshotError):
                 self.store.delete(step)
         self.report.n_lost += 1
-        if self.report.n_lost == 1:
+        if self.report.n_lost == 1 and (self.comm is None or self.comm.is_root):
             warnings.warn(
                 f"{error}; the run goes on and advances again from an older state",
                 RuntimeWarning,

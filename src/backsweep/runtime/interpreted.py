@@ -23,6 +23,7 @@ from backsweep.runtime.choose import Choice
 from backsweep.runtime.driver import Driver, Pause
 from backsweep.runtime.ghosts import Ghosts, ghosts_of
 from backsweep.runtime.journal import Event, Point
+from backsweep.runtime.pace import AbstractPace, OwnPace, SharedPace
 from backsweep.runtime.plan import ScanPlan
 from backsweep.runtime.report import ScanReport
 from backsweep.runtime.resume import first_rows, rows_from, rows_of_rest
@@ -103,20 +104,31 @@ class PythonMachine:
     is_over: bool = False
     ghosts: Ghosts | None = None
     """Of blocks of a grid."""
+    pace: AbstractPace = field(default_factory=lambda: OwnPace(1))
+
+    def use(self, ghosts: Ghosts | None) -> None:
+        """Fetch these after each step, and pause when the other ranks do."""
+        self.ghosts = ghosts
+        if ghosts is not None:
+            self.pace = SharedPace(1, ghosts.comm)
 
     def run_rows(self, rows: np.ndarray, pause: Pause) -> None:
         for kind, start, stop, slot in rows.tolist():
             if kind == ADVANCE:
                 for n in range(start, stop):
+                    begin = time.perf_counter()
                     self._advance(n)
-                    pause()
+                    if self.pace.spent(1, time.perf_counter() - begin):
+                        pause()
                     if self.goes_on is not None and not self.goes_on(self.current):
                         self.is_over = True
                         return
             elif kind == REVERSE:
                 for n in range(stop - 1, start - 1, -1):
+                    begin = time.perf_counter()
                     self._reverse(n)
-                    pause()
+                    if self.pace.spent(1, time.perf_counter() - begin):
+                        pause()
             elif kind == STORE:
                 self.slots[slot] = self.current if self.at == start else self.previous
             elif kind == LOAD:
@@ -212,7 +224,7 @@ def run_scan_forward(
     store = open_store(plan, step, runner.carry_types, event)
     ys: list[list[Any]] = [[] for _ in range(len(step.outputs) - shape.n_carry)]
     machine = PythonMachine(runner, xs, ys, initial)
-    driver = Driver(first_rows(plan), initial, store, report)
+    driver = Driver(first_rows(plan), initial, store, report, plan.comm)
     track = PythonTrajectory(runner, plan, driver, machine, report)
     done = event.results()
     if done is not None:
@@ -227,9 +239,10 @@ def run_scan_forward(
         report.resumed_at = f"at step {at} of {shape.length}"
         track.driver.rows = rows_from(plan, store, shape.length, at)
     begin = time.perf_counter()
-    with closed_on_error(track), ghosts_of(params) as machine.ghosts:
-        if machine.ghosts is not None:
-            machine.ghosts.states.begin(initial)
+    with closed_on_error(track), ghosts_of(params) as ghosts:
+        machine.use(ghosts)
+        if ghosts is not None:
+            ghosts.states.begin(initial)
         track.driver.run_phase(machine, _forward_pause(machine, step, shape, event))
     report.forward_seconds = time.perf_counter() - begin
     report.n_advances = machine.n_advances
@@ -285,9 +298,11 @@ def run_scan_reverse(
     track.is_fresh = False
     machine.sweep, before = sweep, machine.n_advances
     begin = time.perf_counter()
-    with closed_on_error(track), ghosts_of(params) as machine.ghosts:
-        if machine.ghosts is not None:
-            machine.ghosts.bars.begin(sweep.state_bar)
+    with closed_on_error(track), ghosts_of(params) as ghosts:
+        machine.use(ghosts)
+        if ghosts is not None:
+            ghosts.states.begin(track.driver.initial)
+            ghosts.bars.begin(sweep.state_bar)
         seen = watched(machine, watch, n, end, sweep.seen())
         track.driver.run_phase(seen, sweep.pause(event, n))
     track.report.reverse_seconds += time.perf_counter() - begin

@@ -32,7 +32,7 @@ def rows_from(plan: ScanPlan, store: AbstractStore | None, n: int, at: int) -> R
     """Both phases from state `at`, which is in work."""
     if plan.choice.keeps_all:
         return RangeRows(n, at)
-    held = thinned(store, at, plan.choice.n_disk)
+    held = thinned(store, at, plan.choice.n_disk, plan.comm)
     return _resumed(plan, held, n, at)
 
 
@@ -40,7 +40,7 @@ def rows_of_rest(plan: ScanPlan, store: AbstractStore | None, end: int) -> RowSo
     """The reverse sweep over the steps [0, end), with no state in work."""
     if plan.choice.keeps_all:
         return RangeRows(end, end).reverse_only()
-    return _resumed(plan, thinned(store, end, plan.choice.n_disk), end, None)
+    return _resumed(plan, thinned(store, end, plan.choice.n_disk, plan.comm), end, None)
 
 
 def _resumed(plan: ScanPlan, held: list[int], end: int, at: int | None) -> RowSource:

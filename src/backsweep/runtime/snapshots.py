@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from backsweep.comm import AbstractComm
 from backsweep.errors import ScheduleError, SnapshotError
 from backsweep.ir import ArrayType, Program, program_hash
 from backsweep.runtime.checkpointing import Labels
@@ -72,15 +73,21 @@ def waited_seconds(store: AbstractStore | None) -> float:
     return store.waited_seconds if store is not None else 0.0
 
 
-def thinned(store: AbstractStore | None, below: int, n_disk: int) -> list[int]:
+def thinned(
+    store: AbstractStore | None, below: int, n_disk: int, comm: AbstractComm | None = None
+) -> list[int]:
     """Steps of the snapshots that a resumed run starts with, the initial state first.
 
-    Those of `below` and later steps, and more than fit, are deleted.
+    Those of `below` and later steps, those that not all ranks have, and more than fit, are
+    deleted. Collective where there is a communicator.
     """
     if store is None:
         return [0]
     held = store.keys()
     found = [k for k in held if 0 < k < below]
+    if comm is not None:
+        everywhere = set(found).intersection(*comm.allgather(found))
+        found = [k for k in found if k in everywhere]
     while len(found) > n_disk:
         # Every second one: what is left stays spread over the steps.
         del found[1::2]
