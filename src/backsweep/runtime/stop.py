@@ -75,7 +75,7 @@ def requested() -> str:
 
 
 def agreed(comm: AbstractComm) -> str:
-    """As `requested`, the same for all ranks of a communicator. Collective: every rank must call."""
+    """As `requested`, the same on all ranks. Collective: every rank must call."""
     own = requested()
     number = _received[0] if own else 0
     number = int(comm.allreduce(np.array([number], np.int64), "max")[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,16 @@ class Blocks:
 
     comm: AbstractComm
     labels: Callable[[], dict[str, str]]
+
+    def identity(self) -> dict[str, str]:
+        """What all ranks know of it; what differs between them is hashed together. Collective."""
+        every = self.comm.allgather(self.labels())
+        found = {}
+        for label in every[0]:
+            texts = [own.get(label, "") for own in every]
+            same = len(set(texts)) == 1
+            found[label] = texts[0] if same else hashlib.sha256(repr(texts).encode()).hexdigest()
+        return found
 
 
 @contextmanager
