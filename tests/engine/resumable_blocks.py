@@ -2,13 +2,15 @@
 
 mpiexec -n 4 python resumable_blocks.py FOLDER '{"snapshots": 20}'
 
-Rank 0 prints a JSON line at its end. Settings that are none of `Checkpointing`: "n_steps", and for
-tests "tell" (a file to which each rank appends its process number), "wait" (seconds of sleep per
-step of Python), "signal" and "fail" ([rank, pause]: what happens to a rank at one of its pauses).
+Rank 0 prints a JSON line at its end. Settings that are none of `Checkpointing`: "n_steps", "axes",
+"single_steps" (a pause after each step), "tell" (a file to which each rank appends its process
+number), and what happens to a rank (-1: to all): "at_pause" and "at_exchange" ([rank, number, name of
+a signal or "raise"]), "fault" ([rank, BACKSWEEP_FAULT]).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -22,7 +24,7 @@ import numpy as np
 import backsweep as bs
 from backsweep.api import derivatives
 from backsweep.comm import Decomposition, world
-from backsweep.runtime import journal, pace, sweeper
+from backsweep.runtime import ghosts, journal, pace, sweeper
 from backsweep.runtime.fingerprint import fingerprint
 
 N = 24
@@ -56,28 +58,34 @@ def arguments(n_steps: int) -> tuple[Any, ...]:
 
 def arrange(settings: dict[str, Any], rank: int) -> None:
     """What a test wants to happen to this rank."""
-    steps = settings.pop("steps_per_call", None)
-    if steps is not None:
-        pace.MAX_SECONDS_PER_CALL = 0.0 if steps == 1 else 1e-9
-        sweeper.FIRST_CALL_OPERATIONS = 1
+    if settings.pop("single_steps", False):
+        pace.MAX_SECONDS_PER_CALL, sweeper.FIRST_CALL_OPERATIONS = 0.0, 1
     told = settings.pop("tell", None)
     if told is not None:
         with open(told, "a") as file:
             file.write(f"{rank} {os.getpid()}\n")
-    events = {what: settings.pop(what, None) for what in ("signal", "fail")}
-    left = {what: event[1] for what, event in events.items() if event and event[0] in (rank, -1)}
-    due = journal.Journal._is_due
+    fault = settings.pop("fault", None)
+    if fault is not None and fault[0] == rank:
+        os.environ["BACKSWEEP_FAULT"] = fault[1]
+    at_pause, at_exchange = settings.pop("at_pause", None), settings.pop("at_exchange", None)
+    if at_pause is not None and at_pause[0] in (rank, -1):
+        act_at(journal.Journal, "_is_due", *at_pause[1:])
+    if at_exchange is not None and at_exchange[0] == rank:
+        act_at(ghosts.Round, "step", *at_exchange[1:])
 
-    def is_due(self: journal.Journal) -> bool:
-        for what in left:
-            left[what] -= 1
-            if left[what] == 0 and what == "signal":
-                os.kill(os.getpid(), signal.SIGUSR1)
-            elif left[what] == 0:
-                raise ValueError(f"no luck on rank {rank}")
-        return due(self)
 
-    journal.Journal._is_due = is_due  # type: ignore[method-assign]
+def act_at(owner: type, name: str, count: int, action: str) -> None:
+    """Have something happen at the n-th call of a method."""
+    method, calls = getattr(owner, name), itertools.count(1)
+
+    def counted(*args: Any) -> Any:
+        if next(calls) == count:
+            if action == "raise":
+                raise ValueError("no luck")
+            os.kill(os.getpid(), signal.Signals[action])
+        return method(*args)
+
+    setattr(owner, name, counted)
 
 
 def main(folder: str, settings: dict[str, Any]) -> None:
