@@ -13,7 +13,7 @@ import simulations
 
 import backsweep as bs
 from backsweep.errors import Stopped
-from backsweep.runtime import interpreted, journal, stop, sweeper
+from backsweep.runtime import journal, pace, stop, sweeper, traced
 from backsweep.storage.durable import DurableFolder
 
 NEVER = 1e9
@@ -40,7 +40,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
     monkeypatch.setattr(journal.Journal, "_is_due", count)
     # Pieces of single steps: a pause after each.
-    monkeypatch.setattr(sweeper, "MAX_SECONDS_PER_CALL", 0.0)
+    monkeypatch.setattr(pace, "MAX_SECONDS_PER_CALL", 0.0)
     monkeypatch.setattr(sweeper, "FIRST_CALL_OPERATIONS", 1)
 
     def arm(n: int) -> None:
@@ -112,8 +112,8 @@ def n_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(sweeper.Sweeper, "run", counting(sweeper.Sweeper.run))
     for name in ("advance", "reverse"):
-        own = getattr(interpreted.TracedStep, name)
-        monkeypatch.setattr(interpreted.TracedStep, name, counting(own))
+        own = getattr(traced.TracedStep, name)
+        monkeypatch.setattr(traced.TracedStep, name, counting(own))
     return counted
 
 

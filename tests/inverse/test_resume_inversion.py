@@ -139,7 +139,7 @@ def test_items_within_an_evaluation_go_on_at_a_step(tmp_path, monkeypatch):
     """With durable points in the middle of each item's gradient."""
     monkeypatch.setattr("backsweep.inverse.evaluate.SHORT", -1.0)
     assert SHORT > 0
-    monkeypatch.setattr("backsweep.runtime.sweeper.MAX_SECONDS_PER_CALL", 0.0)
+    monkeypatch.setattr("backsweep.runtime.pace.MAX_SECONDS_PER_CALL", 0.0)
     monkeypatch.setattr("backsweep.runtime.sweeper.FIRST_CALL_OPERATIONS", 1)
     from backsweep.runtime import journal
 

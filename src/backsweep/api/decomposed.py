@@ -15,7 +15,9 @@ from backsweep.ir import ArrayType, Program, Var, program_hash
 from backsweep.passes.gradient import cotangent_program
 from backsweep.passes.partition import Local, partition
 from backsweep.runtime.execute import run_program, unaliased
+from backsweep.runtime.journal import identity_of
 from backsweep.runtime.report import Report
+from backsweep.runtime.together import Blocks
 from backsweep.trace.tracing import active_trace, content_checksum
 
 
@@ -64,7 +66,12 @@ def run_in_blocks(
         if box is not None
     ]
     arguments += local.extras
-    results = unaliased(run_program(local.program, arguments, report), arguments)
+    n_own = len(arguments) - len(local.extras)
+    blocks = Blocks(
+        comm, lambda: _labels(program, values, decomposition, local.boxes, arguments[:n_own])
+    )
+    outputs = run_program(local.program, arguments, report, is_resumable=True, blocks=blocks)
+    results = unaliased(outputs, arguments)
     types: Any = program.out_types
     return [
         value if box is None else BlockedArray.from_parts(type.shape, type.dtype, box, value, comm)
@@ -95,6 +102,29 @@ def _digest(program: Program, values: Sequence[Any]) -> str:
         if not isinstance(value, BlockedArray)
     ]
     return ", ".join(found)
+
+
+def _labels(
+    program: Program,
+    values: Sequence[Any],
+    decomposition: Decomposition,
+    boxes: Sequence[Any],
+    parts: Sequence[np.ndarray],
+) -> dict[str, str]:
+    """What this rank knows of the identity of the whole: of arrays read by blocks, its own."""
+    own = iter(parts)
+    known = []
+    for value, box in zip(values, boxes, strict=True):
+        part = next(own) if box is not None else np.empty(0)
+        known.append(part if isinstance(value, BlockedArray) else value)
+    cut = {
+        "ranks": str(decomposition.comm.size),
+        "ranks along the cut axes": str(decomposition.ranks),
+        "cut axes": str(decomposition.axes),
+        "grid": str(decomposition.shape),
+        "periodic": str(decomposition.periodic),
+    }
+    return cut | identity_of(program, known)
 
 
 def _part(value: Any, type: Any, box: Any) -> np.ndarray:

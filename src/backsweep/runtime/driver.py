@@ -22,9 +22,11 @@ from typing import Protocol
 
 import numpy as np
 
+from backsweep.comm import AbstractComm
 from backsweep.errors import SnapshotError
 from backsweep.runtime.report import ScanReport
 from backsweep.runtime.rows import RowSource, is_outside
+from backsweep.runtime.together import shared_failure
 from backsweep.schedule import DISCARD, LOAD, STORE
 from backsweep.storage import AbstractStore, BackgroundStore
 
@@ -99,6 +101,9 @@ class Driver:
         Snapshots on disk.
     arena : BufferSlots, optional
         Whose buffers are those of the store, which is a `BackgroundStore` then.
+    comm : AbstractComm, optional
+        Of ranks that run blocks by the same rows: what one has lost, all have. Without an arena
+        then: which buffer is free when would differ between ranks.
     """
 
     rows: RowSource
@@ -106,6 +111,7 @@ class Driver:
     store: AbstractStore | None
     report: ScanReport
     arena: BufferSlots | None = None
+    comm: AbstractComm | None = None
     lent: set[int] = field(default_factory=set)
     """Numbers of the buffers that the machine loads from."""
     staged: dict[int, int] = field(default_factory=dict)
@@ -139,8 +145,9 @@ class Driver:
                     continue
                 self._run(machine, batch, at, pause)
                 try:
-                    if not self._use_buffer(batch, at, waits=True):
-                        self._copy(machine, kind, step)
+                    with shared_failure(self.comm):
+                        if not self._use_buffer(batch, at, waits=True):
+                            self._copy(machine, kind, step)
                 except SnapshotError as error:
                     self._lose(step, error)
                     self.rows.lose(at, error)
@@ -245,7 +252,7 @@ class Driver:
             with suppress(SnapshotError):
                 self.store.delete(step)
         self.report.n_lost += 1
-        if self.report.n_lost == 1:
+        if self.report.n_lost == 1 and (self.comm is None or self.comm.is_root):
             warnings.warn(
                 f"{error}; the run goes on and advances again from an older state",
                 RuntimeWarning,

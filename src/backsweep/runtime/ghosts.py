@@ -13,6 +13,7 @@ import numpy as np
 
 from backsweep.comm import AbstractComm, HaloExchange
 from backsweep.passes.partition.halo import Halo, HaloField, made_of_read
+from backsweep.runtime.pace import SharedPace
 
 if TYPE_CHECKING:
     from backsweep.runtime.sweeper import Sweeper
@@ -94,12 +95,17 @@ class Ghosts:
     """Rounds for the states of a scan and for their cotangents. Collective."""
 
     def __init__(self, halo: Halo) -> None:
+        self.comm = halo.comm
         self.states = Round(halo.states, halo.comm)
         self.bars = Round(halo.bars, halo.comm)
         self.error: BaseException | None = None
 
     def serve(self, sweeper: Sweeper, layouts: Mapping[str, Sequence[Layout]]) -> None:
-        """Let compiled code fetch ghosts: it writes addresses of its arrays and calls back."""
+        """Let compiled code fetch ghosts: it writes addresses of its arrays and calls back.
+
+        From now on the sweep pauses after the same steps as those of the other ranks.
+        """
+        sweeper.pace = SharedPace(sweeper.pace.steps, self.comm)
         for what, own in layouts.items():
             made = sweeper.bind(f"{what}_made", np.zeros(max(1, len(own)), np.int64))
             call = _CALL(self._server(getattr(self, what), made, own))

@@ -6,83 +6,29 @@ interpreter; so is one that calls a user's own step (`primitives.external`).
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from backsweep.ir import ArrayType, Program
-from backsweep.passes import vjp_program
+from backsweep.ir import Program
 from backsweep.primitives.control import ScanShape, scan_shape, stacked
 from backsweep.runtime.choose import Choice
 from backsweep.runtime.driver import Driver, Pause
 from backsweep.runtime.ghosts import Ghosts, ghosts_of
 from backsweep.runtime.journal import Event, Point
+from backsweep.runtime.pace import AbstractPace, OwnPace, SharedPace
 from backsweep.runtime.plan import ScanPlan
 from backsweep.runtime.report import ScanReport
 from backsweep.runtime.resume import first_rows, rows_from, rows_of_rest
 from backsweep.runtime.snapshots import close_store, closed_on_error, open_store, waited_seconds
+from backsweep.runtime.traced import State, TracedStep
 from backsweep.runtime.watch import Cotangent, Watch, watched
 from backsweep.schedule import ADVANCE, LOAD, REVERSE, STORE, Binomial
-
-State = list[np.ndarray]
-
-
-@dataclass
-class TracedStep:
-    """A step, run by the reference interpreter."""
-
-    step: Program
-    shape: ScanShape
-    consts: Sequence[Any]
-    active_in: tuple[bool, ...] = ()
-    active_out: tuple[bool, ...] = ()
-    adjoint: Program | None = None
-    """The reverse of the step; by default derived from it."""
-
-    @property
-    def carry_types(self) -> tuple[ArrayType, ...]:
-        return self.shape.split_inputs(self.step.in_types)[1]
-
-    def advance(self, n: int, state: State, x: Sequence[Any]) -> tuple[State, list[Any]]:
-        """Step n forward: the next state and the records."""
-        from backsweep.runtime.execute import run_program
-
-        with self._noting(n):
-            outputs = run_program(self.step, [*self.consts, *state, *x])
-        carry, ys = self.shape.split_outputs(outputs)
-        return [np.array(c) for c in carry], list(ys)
-
-    def reverse(
-        self, n: int, state: State, x: Sequence[Any], state_bar: State, y_bar: Sequence[Any]
-    ) -> tuple[State, list[Any], list[Any]]:
-        """Step n backward from the state before it: state_bar, x_bar, consts_bar."""
-        from backsweep.runtime.execute import run_program
-
-        if self.adjoint is None:
-            self.adjoint = vjp_program(self.step, self.active_in, self.active_out)
-        with self._noting(n):
-            results = run_program(self.adjoint, [*self.consts, *state, *x, *state_bar, *y_bar])
-        consts, carry, _ = self.shape.split_inputs(self.active_in)
-        a, c = sum(consts), sum(consts) + sum(carry)
-        return results[a:c], results[c:], results[:a]
-
-    @contextlib.contextmanager
-    def _noting(self, n: int) -> Iterator[None]:
-        """An exception out of the step says in which step it was raised."""
-        try:
-            yield
-        except Exception as error:
-            length = self.shape.length
-            error.add_note(
-                f"in step {n} of a {f'scan of {length} steps' if length >= 0 else 'loop'}"
-            )
-            raise
 
 
 @dataclass
@@ -103,20 +49,31 @@ class PythonMachine:
     is_over: bool = False
     ghosts: Ghosts | None = None
     """Of blocks of a grid."""
+    pace: AbstractPace = field(default_factory=lambda: OwnPace(1))
+
+    def use(self, ghosts: Ghosts | None) -> None:
+        """Fetch these after each step, and pause when the other ranks do."""
+        self.ghosts = ghosts
+        if ghosts is not None:
+            self.pace = SharedPace(1, ghosts.comm)
 
     def run_rows(self, rows: np.ndarray, pause: Pause) -> None:
         for kind, start, stop, slot in rows.tolist():
             if kind == ADVANCE:
                 for n in range(start, stop):
+                    begin = time.perf_counter()
                     self._advance(n)
-                    pause()
+                    if self.pace.spent(1, time.perf_counter() - begin):
+                        pause()
                     if self.goes_on is not None and not self.goes_on(self.current):
                         self.is_over = True
                         return
             elif kind == REVERSE:
                 for n in range(stop - 1, start - 1, -1):
+                    begin = time.perf_counter()
                     self._reverse(n)
-                    pause()
+                    if self.pace.spent(1, time.perf_counter() - begin):
+                        pause()
             elif kind == STORE:
                 self.slots[slot] = self.current if self.at == start else self.previous
             elif kind == LOAD:
@@ -224,7 +181,7 @@ def run_scan_forward(
     store = open_store(plan, step, runner.carry_types, event)
     ys: list[list[Any]] = [[] for _ in range(len(step.outputs) - shape.n_carry)]
     machine = PythonMachine(runner, xs, ys, initial)
-    driver = Driver(first_rows(plan), initial, store, report)
+    driver = Driver(first_rows(plan), initial, store, report, comm=plan.comm)
     track = PythonTrajectory(runner, plan, driver, machine, report)
     done = event.results()
     if done is not None:
@@ -236,9 +193,10 @@ def run_scan_forward(
         report.resumed_at = f"at step {at} of {shape.length}"
         track.driver.rows = rows_from(plan, store, shape.length, at)
     begin = time.perf_counter()
-    with closed_on_error(track), ghosts_of(params) as machine.ghosts:
-        if machine.ghosts is not None:
-            machine.ghosts.states.begin(initial)
+    with closed_on_error(track), ghosts_of(params) as ghosts:
+        machine.use(ghosts)
+        if ghosts is not None:
+            ghosts.states.begin(initial)
         track.driver.run_phase(machine, _forward_pause(machine, step, shape, event))
     report.forward_seconds = time.perf_counter() - begin
     report.n_advances = machine.n_advances
@@ -294,10 +252,12 @@ def run_scan_reverse(
     track.is_fresh = False
     machine.sweep, before = sweep, machine.n_advances
     begin = time.perf_counter()
-    with closed_on_error(track), ghosts_of(params) as machine.ghosts:
-        if machine.ghosts is not None:
+    with closed_on_error(track), ghosts_of(params) as ghosts:
+        machine.use(ghosts)
+        if ghosts is not None:
             track.report.ghost_bytes = params["halo"].step_bytes
-            machine.ghosts.bars.begin(sweep.state_bar)
+            ghosts.states.begin(track.driver.initial)
+            ghosts.bars.begin(sweep.state_bar)
         seen = watched(machine, watch, n, end, sweep.seen())
         track.driver.run_phase(seen, sweep.pause(event))
     track.report.reverse_seconds += time.perf_counter() - begin

@@ -44,7 +44,7 @@ def rows_of_rest(plan: ScanPlan, store: AbstractStore | None, end: int) -> RowSo
 
 def _resumed(plan: ScanPlan, store: AbstractStore | None, end: int, at: int | None) -> RowSource:
     n_outside = plan.choice.n_disk + 1
-    found = thinned(store, end if at is None else at, plan.choice.n_disk)
+    found = thinned(store, end if at is None else at, plan.choice.n_disk, plan.comm)
     held = worth_keeping(plan.choice.n_slots + n_outside, found, end, at)
     keep_only(store, held)
     return resumed_rows(plan.schedule.n_steps, plan.choice.n_slots, n_outside, held, end, at)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from backsweep.comm import AbstractComm
 from backsweep.errors import ScheduleError, SnapshotError
 from backsweep.ir import ArrayType, Program, program_hash
 from backsweep.runtime.checkpointing import Labels
@@ -79,12 +80,20 @@ def waited_seconds(store: AbstractStore | None) -> float:
     return store.waited_seconds if store is not None else 0.0
 
 
-def thinned(store: AbstractStore | None, below: int, n_disk: int) -> list[int]:
-    """Steps of the snapshots that a resumed run may start with, the initial state first."""
+def thinned(
+    store: AbstractStore | None, below: int, n_disk: int, comm: AbstractComm | None = None
+) -> list[int]:
+    """Steps of the snapshots that a resumed run may start with, the initial state first.
+
+    Those that not all ranks have are left out. Collective where there is a communicator.
+    """
     if store is None:
         return [0]
     held = store.keys()
     found = [k for k in held if 0 < k < below]
+    if comm is not None:
+        everywhere = set(found).intersection(*comm.allgather(found))
+        found = [k for k in found if k in everywhere]
     while len(found) > n_disk:
         # Every second one: what is left stays spread over the steps.
         del found[1::2]

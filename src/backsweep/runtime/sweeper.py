@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,10 @@ from backsweep.ir import ArrayType
 from backsweep.primitives.control import ScanShape
 from backsweep.runtime.arrays import SKEW, Arena, prepared, round_up, view, work_array
 from backsweep.runtime.compiled import CompiledSweep, threads_for
-from backsweep.runtime.ghosts import Ghosts
+from backsweep.runtime.ghosts import Ghosts, Layout
+from backsweep.runtime.pace import AbstractPace, OwnPace
 from backsweep.runtime.threads import run_threads
 
-MAX_SECONDS_PER_CALL = 0.5
 FIRST_CALL_OPERATIONS = 500_000_000
 """Scalar operations of the first call; later ones go by the clock."""
 SCRATCH = 64 * 512 * 8
@@ -101,6 +102,10 @@ class StateMemory:
         self.registers[:, 2 * len(self.types)] = step
         return [places[j] for j in range(len(self.types))]
 
+    def layouts(self) -> list[Layout]:
+        """How components lie at their addresses."""
+        return [partial(view, shape=t.shape, dtype=t.dtype) for t in self.types]
+
     def place(self, state: Sequence[Any], step: int = 0) -> None:
         """Copy the state of a step in."""
         for place, value in zip(self.places(step), state, strict=True):
@@ -179,7 +184,8 @@ class Sweeper:
         self.n_threads = threads_for(compiled.work, config.n_threads())
         self.scratch = work_array(self.n_threads * SCRATCH, np.uint8, zeroed=False)
         self.sync = np.zeros(32, np.int64)
-        self.steps_per_call = max(1, min(64, FIRST_CALL_OPERATIONS // max(1, compiled.work)))
+        first = max(1, min(64, FIRST_CALL_OPERATIONS // max(1, compiled.work)))
+        self.pace: AbstractPace = OwnPace(first)
 
     def bind(self, name: str, array: np.ndarray) -> np.ndarray:
         """Pass an array by address; it is kept alive."""
@@ -226,17 +232,13 @@ class Sweeper:
             self.memory.registers[self.n_threads :] = self.memory.registers[0]
 
     def run_rows(self, table: np.ndarray, pause: Callable[[], None] = lambda: None) -> None:
-        """As `run`, in calls of at most about half a second, with a pause after each."""
+        """As `run`, in calls of at most about half a second, with pauses between them."""
         for piece in self._pieces(table):
             n_steps = int(np.sum(piece[:, 2] - piece[:, 1]))
             begin = time.perf_counter()
             self.run(piece)
-            seconds = time.perf_counter() - begin
-            if n_steps >= self.steps_per_call // 2 and seconds < MAX_SECONDS_PER_CALL / 4:
-                self.steps_per_call *= 4
-            elif seconds > MAX_SECONDS_PER_CALL:
-                self.steps_per_call = max(1, self.steps_per_call // 2)
-            pause()
+            if self.pace.spent(n_steps, time.perf_counter() - begin):
+                pause()
 
     def state(self) -> list[np.ndarray]:
         """The state that the last action left; views."""
@@ -247,12 +249,12 @@ class Sweeper:
         return self.memory.places(step)
 
     def _pieces(self, table: np.ndarray) -> Iterator[np.ndarray]:
-        """Cut rows so that no piece has more than `steps_per_call` steps."""
+        """Cut rows so that no piece has more steps than a call may have."""
         at = 0
         rest = table.copy()
         while at < len(rest):
             steps = np.cumsum(rest[at:, 2] - rest[at:, 1])
-            limit = self.steps_per_call
+            limit = self.pace.room
             n = int(np.searchsorted(steps, limit, side="right"))
             if n > 0:
                 yield rest[at : at + n]
@@ -266,3 +268,24 @@ class Sweeper:
                 row[2] = row[1] + limit
                 rest[at, 1] = row[2]
             yield row[None]
+
+
+@dataclass
+class KeptMachine:
+    """Reverses what was kept; advances again only where a run has begun in the middle."""
+
+    forward: Sweeper | None
+    reverse: Sweeper
+    memory: StateMemory
+
+    def run_rows(self, rows: np.ndarray, pause: Callable[[], None]) -> None:
+        for row in rows:
+            machine = self.reverse if row[0] == REVERSE else self.forward
+            assert machine is not None
+            machine.run_rows(row[None], pause)
+
+    def state(self) -> list[np.ndarray]:
+        return self.memory.state()
+
+    def begin_load(self, step: int) -> list[np.ndarray]:
+        return self.memory.places(step)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from backsweep.comm import Decomposition
-from backsweep.ir import ArrayType, Atom, Equation, Literal, Program, Var
+from backsweep.ir import ArrayType, Atom, Equation, Program, Var
 from backsweep.passes.inline import inline_calls
 from backsweep.passes.partition.beyond import Beyond
 from backsweep.passes.partition.demand import Box, Demand, Owner, Points, hull, is_empty, shape_of
