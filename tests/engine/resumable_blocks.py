@@ -24,7 +24,7 @@ import numpy as np
 import backsweep as bs
 from backsweep.api import derivatives
 from backsweep.comm import Decomposition, world
-from backsweep.runtime import ghosts, journal, pace, sweeper
+from backsweep.runtime import ghosts, journal, pace, stop, sweeper
 from backsweep.runtime.fingerprint import fingerprint
 
 N = 24
@@ -88,11 +88,27 @@ def act_at(owner: type, name: str, count: int, action: str) -> None:
     setattr(owner, name, counted)
 
 
+def abandon(comm: Any, n_steps: int) -> None:
+    """A signal comes to the last rank while a gradient runs that cannot be resumed."""
+    c, sources = arguments(n_steps)
+    gradient = bs.value_and_grad(
+        make_loss(bs.Checkpointing(snapshots=5), n_steps),
+        (0, 1),
+        decomposition=Decomposition(c.shape, 0, comm),
+    )
+    with stop.watching(comm), stop.abandoning():
+        if comm.rank == comm.size - 1:
+            stop._note(signal.SIGUSR1, None)
+        gradient(c, sources)
+
+
 def main(folder: str, settings: dict[str, Any]) -> None:
     comm = world()
     n_steps = settings.pop("n_steps", 2000)
     axes = settings.pop("axes", 0)
     arrange(settings, comm.rank)
+    if settings.pop("abandons", False):
+        abandon(comm, n_steps)
     request = bs.Checkpointing(directory=folder, resume=True, **{"interval": 0.05} | settings)
     c, sources = arguments(n_steps)
     begin = time.perf_counter()

@@ -210,12 +210,11 @@ def test_snapshots_that_one_rank_has_lost(jobs: Jobs, expected: Any) -> None:
     stop_in_the_reverse_sweep(jobs, DISK)
     found = sorted(jobs.folder.glob("*snapshot-*"))
     assert found
+    next(path for path in found if "-rank-1-" in path.name).unlink()
     for path in found:
-        if "-rank-1-" in path.name:
-            path.unlink()
-        elif "-rank-2-" in path.name:
+        if "-rank-2-" in path.name:
             os.truncate(path, 100)
-    check_end(jobs, jobs.run(SHORT | DISK), expected[60])
+    assert check_end(jobs, jobs.run(SHORT | DISK), expected[60])["lost"] > 0
 
 
 @pytest.mark.slow
@@ -254,6 +253,10 @@ def test_a_part_that_is_damaged(jobs: Jobs, expected: Any) -> None:
     end = jobs.run(SHORT)
     assert not any(check_end(jobs, end, expected[60])["resumed"])
     assert end[2].count("the computation starts over") == 1
+
+
+def test_what_cannot_be_resumed_is_given_up_together(jobs: Jobs) -> None:
+    assert jobs.run(SHORT | {"abandons": True})[0] == 85
 
 
 @pytest.mark.slow
