@@ -12,6 +12,7 @@ import pytest
 import simulations
 
 import backsweep as bs
+from backsweep.comm import serial
 from backsweep.errors import Stopped
 from backsweep.runtime import journal, pace, stop, sweeper, traced
 from backsweep.storage.durable import DurableFolder
@@ -163,7 +164,7 @@ def test_a_slow_disk_leaves_time_to_work(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(journal.time, "monotonic", lambda: clock[0])
     request = bs.Checkpointing(directory=str(tmp_path), resume=True, interval=10.0)
     with DurableFolder(tmp_path, {}) as folder:
-        events = journal.Journal(folder, request, "")
+        events = journal.Journal(folder, request, "", serial())
         saved = []
 
         def save(arrays: Any, notes: Any) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from partition import jobs  # noqa: E402
 from partition.cases import CASES  # noqa: E402
 from partition.comparing import check  # noqa: E402
 from partition.randomly import random_case  # noqa: E402
@@ -31,7 +32,8 @@ def random_programs(comm, first, last):
 
 if __name__ == "__main__":
     comm = world()
-    wrong = globals()[sys.argv[1]](comm, *sys.argv[2:])
+    job = globals().get(sys.argv[1]) or getattr(jobs, sys.argv[1])
+    wrong = job(comm, *sys.argv[2:])
     if comm.is_root:
         print("\n".join(wrong) or f"right {comm.size}", flush=True)
     sys.exit(bool(wrong))

@@ -9,16 +9,27 @@ from typing import Any, Self
 import numpy as np
 
 from backsweep.api.tree import flatten
-from backsweep.comm import BlockedArray, Decomposition, agreement, require_equal
+from backsweep.comm import (
+    AbstractComm,
+    BlockedArray,
+    Decomposition,
+    HaloExchange,
+    agreement,
+    require_equal,
+)
+from backsweep.comm.boxes import Box, box_shape, is_inside, slices_in
 from backsweep.errors import DecompositionError, ShapeError
 from backsweep.ir import ArrayType, Program, Var, program_hash
 from backsweep.passes.gradient import cotangent_program
 from backsweep.passes.partition import Local, partition
+from backsweep.passes.partition.demand import hull
 from backsweep.runtime.execute import run_program, unaliased
 from backsweep.runtime.journal import identity_of
 from backsweep.runtime.report import Report
 from backsweep.runtime.together import Blocks
 from backsweep.trace.tracing import active_trace, content_checksum
+
+_SMALL = 1 << 20  # bytes
 
 
 def run_in_blocks(
@@ -45,9 +56,10 @@ def run_in_blocks(
     Raises
     ------
     DecompositionError
-        If the program cannot be cut in this way.
+        If the program cannot be cut in this way, on one rank.
     Agreed
-        If the ranks have traced different programs.
+        On every rank, if the program cannot be cut for several ranks, or they have traced
+        different programs.
     """
     if active_trace() is not None:
         raise DecompositionError(
@@ -60,11 +72,14 @@ def run_in_blocks(
     require_equal(comm, "what its inputs are given", _digest(program, values))
     with agreement(comm):
         local = cut(program, values, decomposition)
-    arguments = [
-        _part(value, var.type, box)
-        for var, value, box in zip(program.inputs, values, local.boxes, strict=True)
-        if box is not None
-    ]
+    arguments = []
+    for var, value, box in zip(program.inputs, values, local.boxes, strict=True):
+        if isinstance(value, BlockedArray) and value.is_held:
+            part = _fetched(value, box, comm)
+        else:
+            part = None if box is None else _part(value, var.type, box)
+        if part is not None:
+            arguments.append(part)
     arguments += local.extras
     n_own = len(arguments) - len(local.extras)
     blocks = Blocks(
@@ -125,6 +140,20 @@ def _labels(
         "periodic": str(decomposition.periodic),
     }
     return cut | identity_of(program, known)
+
+
+def _fetched(value: BlockedArray, box: Box | None, comm: AbstractComm) -> np.ndarray | None:
+    """A part of an array that the ranks hold in parts. Every rank must call."""
+    own = value.box
+    is_short = box is not None and not is_inside(box, own)
+    if not any(comm.allgather(is_short)):
+        return None if box is None else value.read(box)
+    layout = own if box is None else hull(own, box)
+    part = np.empty(box_shape(layout), value.dtype)
+    part[slices_in(own, layout)] = value.local
+    with HaloExchange(comm, [value.shape], [own], [layout], [value.dtype]) as exchange:
+        exchange.exchange([part])
+    return None if box is None else np.ascontiguousarray(part[slices_in(box, layout)])
 
 
 def _part(value: Any, type: Any, box: Any) -> np.ndarray:

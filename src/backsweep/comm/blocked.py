@@ -101,6 +101,11 @@ class BlockedArray:
         return array
 
     @property
+    def is_held(self) -> bool:
+        """Whether each rank holds a part; else blocks are read from a source."""
+        return self._part is not None
+
+    @property
     def box(self) -> Box:
         """What this rank holds: (first, last + 1) per dimension."""
         return self._own()[0]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from backsweep.comm import Decomposition
+from backsweep.errors import DecompositionError
 from backsweep.ir import ArrayType, Atom, Equation, Program, Var
 from backsweep.passes.inline import inline_calls
 from backsweep.passes.partition.beyond import Beyond
@@ -70,10 +71,20 @@ def partition(
     Raises
     ------
     DecompositionError
-        If the program reads too far along an axis that is cut, naming the line.
+        If the program reads too far along an axis that is cut, naming the line, or has no array
+        of the grid's shape.
     """
     owner = Owner(decomposition, rank)
     inputs = [field_placement(v.type, decomposition) for v in program.inputs]
+    if not any(p.is_cut for p in inputs):
+        shapes = dict.fromkeys(
+            v.type.shape for v in program.inputs if isinstance(v.type, ArrayType)
+        )
+        raise DecompositionError(
+            f"nothing would be cut: the last dimensions of no argument or captured array are those "
+            f"of the grid, {decomposition.shape}; their shapes are {[*shapes]}: give Decomposition "
+            "the shape of the arrays that the function works on"
+        )
     flat = inline_calls(program)
     values = {v: known[w] for v, w in zip(flat.inputs, program.inputs, strict=True) if w in known}
     return _Cut(flat, owner, values).run(inputs)
