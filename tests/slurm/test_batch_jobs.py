@@ -5,14 +5,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 
-SCRIPTS = Path(__file__).parent.parent.parent / "slurm"
+ROOT = Path(__file__).parent.parent.parent
+SCRIPTS = ROOT / "slurm"
 MEMORY = "--mem=2G"
 FOUND = ("rates", "rates_best", "misfit", "objective", "rates_gradient")
 
@@ -26,13 +31,31 @@ def assert_equal(folder, names, *paths):
                     assert np.array_equal(first[name][()], other[name][()]), (path, name)
 
 
-def make_longer(jobs, evaluations=40):
-    """An inversion of some seconds; the result of a run that nothing stops is alone.h5."""
-    run = jobs.folder / "own_problem.toml"
-    text = run.read_text().replace("months = 600", "months = 100000\ndt = 3e-4")
-    steps = f"evaluations = {evaluations}\ntolerance = 0.0\n[checkpointing]\nsnapshots = 20\n"
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory):
+    """Folder of a run file that takes some seconds, and alone.h5, its result on one process."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    for name in ("own_problem.py", "own_problem.toml"):
+        shutil.copy(ROOT / "examples" / name, folder)
+    run = folder / "own_problem.toml"
+    text = run.read_text().replace("months = 600", "months = 200000\ndt = 1.5e-4")
+    steps = "evaluations = 16\ntolerance = 0.0\n[checkpointing]\nsnapshots = 20\n"
     run.write_text(text.replace("evaluations = 40\n", steps))
-    jobs.backsweep("invert", "own_problem.toml", "--set", "output.result=alone.h5")
+    command = ["invert", "own_problem.toml", "--set", "output.result=alone.h5"]
+    subprocess.run(
+        [sys.executable, "-m", "backsweep", *command],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        check=True,
+    )
+    return folder
+
+
+@pytest.fixture
+def long_jobs(jobs, uninterrupted):
+    for path in uninterrupted.glob("*.*"):
+        shutil.copy(path, jobs.folder)
+    return jobs
 
 
 def test_the_scripts_have_the_same_common_lines():
@@ -61,13 +84,13 @@ def test_a_job_and_a_wrong_launcher(jobs):
     assert jobs.described(job, "ExitCode") == "2:0"
 
 
-def test_a_job_that_is_signalled_twice_goes_on_in_the_queue(jobs, tmp_path):
+def test_a_job_that_is_signalled_twice_goes_on_in_the_queue(long_jobs, tmp_path):
     """As before its time limit; with snapshots on the node's own disk."""
-    make_longer(jobs)
+    jobs = long_jobs
     local = {"DISK": "1GB", "SLURM_TMPDIR": str(tmp_path / "node")}
     (tmp_path / "node").mkdir()
     job = jobs.submit("invert.sbatch", "--ntasks=2", MEMORY, **local)
-    for restarts, evaluation in enumerate(("evaluation   3/", "evaluation  12/")):
+    for restarts, evaluation in enumerate(("evaluation   3/", "evaluation   8/")):
         jobs.wait_for_log(job, evaluation)
         assert jobs.described(job, "Restarts") == str(restarts)
         jobs.signal(job)
@@ -75,7 +98,7 @@ def test_a_job_that_is_signalled_twice_goes_on_in_the_queue(jobs, tmp_path):
     jobs.wait_for(job)
     assert jobs.described(job, "Restarts") == "2"
     assert jobs.log(job).count("the same command goes on from own_problem.h5.resume") == 2
-    assert len(re.findall(r"resuming: \d+ of 40 evaluations recorded", jobs.log(job))) == 2
+    assert len(re.findall(r"resuming: \d+ of 16 evaluations recorded", jobs.log(job))) == 2
     assert not list(jobs.folder.glob("*.resume"))
     assert not list((tmp_path / "node").iterdir()), "nothing is left on the node's disk"
     assert_equal(jobs.folder, FOUND, "alone.h5", "own_problem.h5")
@@ -83,19 +106,19 @@ def test_a_job_that_is_signalled_twice_goes_on_in_the_queue(jobs, tmp_path):
         assert file.attrs["status"] == "finished"
 
 
-def test_a_job_on_two_nodes_is_signalled_and_survives_the_failure_of_one(jobs):
-    make_longer(jobs)
+def test_a_job_on_two_nodes_is_signalled_and_survives_the_failure_of_one(long_jobs):
+    jobs = long_jobs
     job = jobs.submit("invert-nodes.sbatch", "--ntasks-per-node=1", MEMORY)
     jobs.wait_for_log(job, "evaluation   3/")
     jobs.signal(job)
     jobs.wait_until(lambda: jobs.described(job, "Restarts") == "1")
-    jobs.wait_for_log(job, "evaluation  12/")
+    jobs.wait_for_log(job, "evaluation   8/")
     jobs.crash("n2")
     jobs.wait_until(lambda: jobs.described(job, "Restarts") == "2")
     jobs.boot("n2")
     jobs.wait_for(job)
     assert jobs.described(job, "NumNodes") == "2"
-    assert len(re.findall(r"resuming: \d+ of 40 evaluations recorded", jobs.log(job))) == 2
+    assert len(re.findall(r"resuming: \d+ of 16 evaluations recorded", jobs.log(job))) == 2
     assert "NODE FAILURE" in jobs.log(job)
     assert not list(jobs.folder.glob("*.resume"))
     assert_equal(jobs.folder, FOUND, "alone.h5", "own_problem.h5")
@@ -103,8 +126,8 @@ def test_a_job_on_two_nodes_is_signalled_and_survives_the_failure_of_one(jobs):
         assert file.attrs["ranks"] == 2
 
 
-def test_a_cancelled_job_goes_on_when_it_is_submitted_again(jobs):
-    make_longer(jobs, evaluations=12)
+def test_a_cancelled_job_goes_on_when_it_is_submitted_again(long_jobs):
+    jobs = long_jobs
     job = jobs.submit("invert.sbatch", "--ntasks=2", MEMORY)
     jobs.wait_for_log(job, "evaluation   3/")
     jobs.run("scancel", job)
