@@ -237,11 +237,13 @@ def check_parts(files: Sequence[PartFile]) -> None:
     for file in files:
         if labels := difference(first.identity, file.identity):
             label = labels[0]
-            was, now = (f.identity.get(label, "absent") for f in (first, file))
+            was, now = (
+                repr(f.identity[label]) if label in f.identity else "absent" for f in (first, file)
+            )
             more = f" (and {len(labels) - 1} more)" if len(labels) > 1 else ""
             raise PartError(
                 f"{file.path} is a part of another gradient than {first.path}: {label!r} is "
-                f"{now!r} there, {was!r} here{more}"
+                f"{now}, there {was}{more}"
             )
         for k in file.items:
             if k in owners:
