@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from backsweep.comm import HaloExchange
 from backsweep.ir import ArrayType, Builder, Primitive
 from backsweep.primitives.registry import declare
 
@@ -37,3 +38,24 @@ allreduce_sum = declare(
         transpose=_t_allreduce_sum,
     )
 )
+
+
+def _type_halo_exchange(p: Any, x: ArrayType) -> ArrayType:
+    return ArrayType(tuple(hi - lo for lo, hi in p["layout"]), x.dtype)
+
+
+def _halo_exchange(p: Any, x: Any) -> np.ndarray:
+    x = np.asarray(x)
+    owned, layout = p["owned"], p["layout"]
+    found = np.zeros([hi - lo for lo, hi in layout], x.dtype)
+    if x.size:
+        found[tuple(slice(a - c, b - c) for (a, b), (c, _) in zip(owned, layout, strict=True))] = x
+    with HaloExchange(p["comm"], [p["shape"]], [owned], [layout], [x.dtype]) as exchange:
+        exchange.exchange([found])
+    return found
+
+
+halo_exchange = declare(
+    Primitive("halo_exchange", "communication", _type_halo_exchange, _halo_exchange)
+)
+"""What belongs to this rank of an array of `shape`, in a layout with the ghosts around it."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from backsweep.comm import AbstractComm, HaloExchange
-from backsweep.passes.partition.halo import Halo, HaloField
+from backsweep.passes.partition.halo import Halo, HaloField, made_of_read
 
 if TYPE_CHECKING:
     from backsweep.runtime.sweeper import Sweeper
@@ -40,12 +40,12 @@ class Round:
     """
 
     def __init__(self, fields: Sequence[HaloField], comm: AbstractComm) -> None:
-        needs = comm.allgather([f.has_halo for f in fields])
+        needs = comm.allgather([f.is_read for f in fields])
         read = [any(own[k] for own in needs) for k in range(len(fields))]
-        self.all = _Exchange([f for f, r in zip(fields, read, strict=True) if r], comm)
-        self.made = _Exchange(
-            [f for f, r in zip(fields, read, strict=True) if r and f.is_made], comm
-        )
+        made = made_of_read(fields, read)
+        everywhere = [f for k, f in enumerate(fields) if read[k] or k in made]
+        self.all = _Exchange(everywhere, comm)
+        self.made = _Exchange([fields[k] for k in made], comm)
 
     def begin(self, arrays: Sequence[np.ndarray]) -> None:
         """Fetch all ghosts of the first arrays, in place."""

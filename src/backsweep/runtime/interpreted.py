@@ -177,20 +177,32 @@ class PythonTrajectory:
             self._stop()
 
 
-def run_scan(params: Any, args: Sequence[Any]) -> list[Any]:
+def run_scan(params: Any, args: Sequence[Any], event: Event) -> list[Any]:
     """A scan without a trajectory."""
     step, shape = params["step"], scan_shape(params)
     consts, carry, xs = shape.split_inputs(list(args))
     runner = TracedStep(step, shape, consts)
     ys: list[list[Any]] = [[] for _ in range(len(step.outputs) - shape.n_carry)]
-    state = [np.array(c) for c in carry]
-    with ghosts_of(params) as ghosts:
-        if ghosts is not None:
-            ghosts.states.begin(state)
-        machine = PythonMachine(runner, xs, ys, state, ghosts=ghosts)
-        for n in range(shape.length):
-            machine._advance(n)
-    return [*machine.current, *_stacked(ys, step, shape)]
+    machine = PythonMachine(runner, xs, ys, [np.array(c) for c in carry])
+    at = _begin(machine, event.point())
+    with ghosts_of(params) as machine.ghosts:
+        if machine.ghosts is not None:
+            machine.ghosts.states.begin(machine.current)
+        rows = np.array([[ADVANCE, at, shape.length, -1]], np.int64)
+        machine.run_rows(rows, _forward_pause(machine, step, shape, event))
+    results = [*machine.current, *_stacked(ys, step, shape)]
+    event.finish(results)
+    return results
+
+
+def _begin(machine: PythonMachine, point: Point | None) -> int:
+    """Take the state of a durable point, if there is one, and its records; the step."""
+    if point is not None:
+        machine.at = int(point.notes["step"])
+        machine.current = [point.arrays[f"carry{j}"] for j in range(len(machine.current))]
+        for k, collected in enumerate(machine.ys):
+            collected.extend(point.arrays[f"y{k}"])
+    return machine.at
 
 
 def _stacked(ys: list[list[Any]], step: Program, shape: ScanShape) -> list[np.ndarray]:
@@ -220,10 +232,7 @@ def run_scan_forward(
         return [*done, track]
     point = event.point()
     if point is not None:
-        at = machine.at = int(point.notes["step"])
-        machine.current = [point.arrays[f"carry{j}"] for j in range(len(initial))]
-        for k, collected in enumerate(ys):
-            collected.extend(point.arrays[f"y{k}"])
+        at = _begin(machine, point)
         report.resumed_at = f"at step {at} of {shape.length}"
         track.driver.rows = rows_from(plan, store, shape.length, at)
     begin = time.perf_counter()
@@ -274,7 +283,7 @@ def run_scan_reverse(
     bars = args[1 + len(step.inputs) - shape.n_carry :]
     n_carry = sum(shape.split_inputs(runner.active_in)[1])
     n = end = shape.length
-    sweep = _ReverseState([np.array(b) for b in bars[:n_carry]], bars[n_carry:])
+    sweep = _ReverseState([np.array(b) for b in bars[:n_carry]], bars[n_carry:], end)
     point = event.point()
     if point is not None:
         end = int(point.notes["end"])
@@ -287,9 +296,10 @@ def run_scan_reverse(
     begin = time.perf_counter()
     with closed_on_error(track), ghosts_of(params) as machine.ghosts:
         if machine.ghosts is not None:
+            track.report.ghost_bytes = params["halo"].step_bytes
             machine.ghosts.bars.begin(sweep.state_bar)
         seen = watched(machine, watch, n, end, sweep.seen())
-        track.driver.run_phase(seen, sweep.pause(event, n))
+        track.driver.run_phase(seen, sweep.pause(event))
     track.report.reverse_seconds += time.perf_counter() - begin
     track.report.n_advances += machine.n_advances - before
     track.report.n_reverses += end
@@ -305,10 +315,11 @@ class _ReverseState:
 
     state_bar: State
     y_bars: Sequence[Any]
+    end: int
+    """The steps from this one on are reversed."""
     const_bars: list[np.ndarray] = field(default_factory=list)
     x_bars: list[list[np.ndarray]] = field(default_factory=list)
     """Of the steps from the last one down."""
-    end: int = -1
 
     def add(self, n: int, state_bar: Any, x_bar: Any, const_bar: Any) -> None:
         """Take what the reverse of step n gave."""
@@ -323,18 +334,18 @@ class _ReverseState:
         else:
             self.const_bars = [t + b for t, b in zip(self.const_bars, wide, strict=True)]
 
-    def pause(self, event: Event, n: int) -> Pause:
+    def pause(self, event: Event) -> Pause:
         """Offer a durable point."""
 
         def capture() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             arrays = {f"carry_bar{k}": b for k, b in enumerate(self.state_bar)}
             arrays |= {f"const_bar{k}": b for k, b in enumerate(self.const_bars)}
-            for k in range(len(self.x_bars[0])):
-                arrays[f"x_bar{k}"] = np.stack([row[k] for row in reversed(self.x_bars)])
+            for k, rows in enumerate(zip(*reversed(self.x_bars), strict=True)):
+                arrays[f"x_bar{k}"] = np.stack(rows)
             return {"end": self.end, "n_const_bars": len(self.const_bars)}, arrays
 
         def pause() -> None:
-            if 0 < self.end < n:
+            if self.end > 0:
                 event.offer(capture)
 
         return pause
@@ -356,6 +367,7 @@ class _ReverseState:
         self.const_bars = [np.array(arrays[f"const_bar{k}"]) for k in range(n_consts)]
         stacks = [arrays[f"x_bar{k}"] for k in range(sum(k.startswith("x_bar") for k in arrays))]
         self.x_bars = [[x[i] for x in stacks] for i in reversed(range(n - end))]
+        self.end = end
 
 
 def _collect(runner: TracedStep, sweep: _ReverseState) -> list[Any]:

@@ -187,7 +187,6 @@ class Journal(AbstractJournal):
 
     def _save(self, number: int, notes: Notes, arrays: Mapping[str, np.ndarray]) -> None:
         """Without room for it the run goes on, unless it is asked to stop."""
-        self._last = time.monotonic()
         try:
             self._write(number, notes, arrays)
         except SnapshotError as error:
@@ -195,6 +194,9 @@ class Journal(AbstractJournal):
                 raise
             warnings.warn(f"{error}; the run goes on without it", RuntimeWarning, stacklevel=2)
             return
+        finally:
+            # Of work: writing that takes longer than the interval must not follow on itself.
+            self._last = time.monotonic()
         if stop.requested():
             raise stop.stopped(str(self.folder.directory))
 

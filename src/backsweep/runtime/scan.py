@@ -13,6 +13,7 @@ import numpy as np
 
 from backsweep.codegen.step import NotLowerable
 from backsweep.ir import Program
+from backsweep.passes.partition.halo import Halo
 from backsweep.passes.residuals import ResidualPlan
 from backsweep.primitives.control import ScanShape, scan_shape, stacked
 from backsweep.runtime import interpreted
@@ -112,9 +113,7 @@ def run_scan(params: Any, args: Sequence[Any], event: Event = NOT_RESUMABLE) -> 
         lambda: compile_forward(step, shape.any_length, in_place=True, has_ghosts=has_ghosts),
     )
     if isinstance(compiled, str):
-        results = interpreted.run_scan(params, args)
-        event.finish(results)
-        return results
+        return interpreted.run_scan(params, args, event)
     consts, init, xs = shape.split_inputs(args)
     memory = state_memory(compiled, step, shape)
     sweeper = Sweeper(compiled, memory, step_inputs(step, shape, consts, xs))
@@ -171,6 +170,7 @@ def state_memory(
     *,
     keeps_all: bool = False,
     n_slots: int = 0,
+    n_buffers: int = 0,
 ) -> StateMemory:
     chains = compiled.source.chains
     return StateMemory(
@@ -181,11 +181,14 @@ def state_memory(
         keeps_all,
         n_slots,
         compiled.ring_sizes,
+        n_buffers,
     )
 
 
-def try_compile(step: Program, build: Any) -> CompiledSweep | str:
+def try_compile(step: Program, build: Any, halo: Halo | None = None) -> CompiledSweep | str:
     """The compiled sweep, or why there is none."""
+    if halo is not None and halo.adds_up:
+        return "values are added up over ranks inside the step or its adjoint"
     try:
         return why_python(step) or build()
     except NotLowerable as reason:
@@ -212,7 +215,7 @@ def run_scan_forward(
             has_ghosts="halo" in params,
         )
 
-    compiled = try_compile(step, build)
+    compiled = try_compile(step, build, params.get("halo"))
     if isinstance(compiled, str):
         report.executor = f"python ({compiled})"
         return interpreted.run_scan_forward(params, args, plan, report, event)
@@ -259,16 +262,17 @@ def _trajectory(
     step, shape = params["step"], scan_shape(params)
     consts, init, xs = shape.split_inputs(args)
     keeps_states = plan.choice.keeps_all and plan.residuals is None
+    n_slots, n_buffers = plan.choice.n_slots, plan.choice.n_buffers
     memory = state_memory(
-        compiled, step, shape, keeps_all=keeps_states, n_slots=plan.choice.n_slots
+        compiled, step, shape, keeps_all=keeps_states, n_slots=n_slots, n_buffers=n_buffers
     )
     sweeper = Sweeper(compiled, memory, step_inputs(step, shape, consts, xs))
     ys = _allocate_ys(sweeper, step, shape)
     initial = [np.asarray(a, t.dtype) for a, t in zip(init, memory.types, strict=True)]
     if "halo" in params:
         initial = [np.array(a) for a in initial]  # ghosts are written into them
-    store = open_store(plan, step, memory.types, event)
-    driver = Driver(first_rows(plan), initial, store, report)
+    store = open_store(plan, step, memory.types, event, memory.buffers())
+    driver = Driver(first_rows(plan), initial, store, report, memory if n_buffers else None)
     track = Trajectory(step, shape, plan, memory, driver, sweeper, report)
     if plan.residuals is not None:
         track.records = _allocate_records(sweeper, plan.residuals, len(ys), shape)
@@ -341,6 +345,7 @@ def run_scan_reverse(
     begin = time.perf_counter()
     with closed_on_error(track), ghosts_of(params) as ghosts:
         if ghosts is not None:
+            track.report.ghost_bytes = params["halo"].step_bytes
             ghosts.bars.begin(results.arrays(end))
             layouts = {"bars": results.layouts()}
             if not track.keeps_all:

@@ -26,7 +26,10 @@ SCRATCH = 64 * 512 * 8
 
 @dataclass
 class StateMemory:
-    """Where the states of one scan live: rings or a trajectory, and slots for snapshots."""
+    """Where the states of one scan live: rings or a trajectory, and slots for snapshots.
+
+    The slots from `n_slots` on are buffers of disk traffic.
+    """
 
     shape: ScanShape
     types: tuple[ArrayType, ...]
@@ -35,6 +38,7 @@ class StateMemory:
     keeps_all: bool
     n_slots: int
     ring_positions: tuple[int, ...]
+    n_buffers: int = 0
     ring: Arena = field(init=False)
     slots: np.ndarray = field(init=False)
     registers: np.ndarray = field(init=False)
@@ -47,10 +51,11 @@ class StateMemory:
             self.ring_sizes.append(count)
             sizes.append(count * self.step_of(chain))
         self.ring = Arena(sizes, zeroed=False)
-        self.slot_offsets = list(
-            np.cumsum([0, *(round_up(t.nbytes) for t in self.types)], dtype=np.int64)
+        self.slot_offsets = np.cumsum(
+            [0, *(round_up(t.nbytes) for t in self.types)], dtype=np.int64
         )
-        self.slots = work_array(self.n_slots * self.slot_bytes + 64, np.uint8, zeroed=False)
+        n_bytes = (self.n_slots + self.n_buffers) * self.slot_bytes
+        self.slots = work_array(n_bytes + 64, np.uint8, zeroed=False)
         base = self.slots.ctypes.data
         self.slot_base = base + (-base) % 64
         self.registers = np.zeros((64, 2 * len(self.types) + 3 + 64), np.int64)
@@ -62,6 +67,25 @@ class StateMemory:
     @property
     def slot_bytes(self) -> int:
         return int(self.slot_offsets[-1])
+
+    def buffers(self) -> list[list[np.ndarray]]:
+        """Arrays on the slots from `n_slots` on, which keep the memory alive."""
+        first = self.slot_base - self.slots.ctypes.data
+        return [
+            [
+                self.slots[start : start + type.nbytes].view(type.dtype).reshape(type.shape)
+                for type, start in zip(
+                    self.types, (first + k * self.slot_bytes + self.slot_offsets[:-1]), strict=True
+                )
+            ]
+            for k in range(self.n_slots, self.n_slots + self.n_buffers)
+        ]
+
+    def is_used(self, number: int) -> bool:
+        """Whether the current state, or the one before it, lies in a buffer."""
+        addresses = self.registers[0, : 2 * len(self.types)]
+        start = self.slot_base + (self.n_slots + number) * self.slot_bytes
+        return bool(np.any((addresses >= start) & (addresses < start + self.slot_bytes)))
 
     def places(self, step: int) -> list[np.ndarray]:
         """Arrays that are to be filled with the state of a step; it is the current one then."""

@@ -12,7 +12,7 @@ import numpy as np
 from backsweep.comm import Decomposition
 from backsweep.ir import Atom, Equation, Literal, Program, Var
 from backsweep.passes.footprint import read_ranges, whole
-from backsweep.passes.partition.placement import Placed, Placement, refused
+from backsweep.passes.partition.placement import Anchor, Placed, Placement, refused
 
 Box = tuple[tuple[int, int], ...]
 """A half-open range of indices for each dimension."""
@@ -92,14 +92,16 @@ class Owner:
 
     def owned(self, placement: Placement, shape: Sequence[int]) -> Box | None:
         """The part of a value that belongs to the rank; None where that is nothing."""
-        box: list[tuple[int, int]] = []
-        for anchor, n in zip(placement.anchors, shape, strict=True):
-            if anchor is None:
-                box.append((0, n))
-            else:
-                box.append(self.range(anchor.axis, anchor.start, anchor.step, n))
-        is_here = all(self.range(axis, at, 1, 1) == (0, 1) for axis, at in placement.fixed)
-        return tuple(box) if is_here and not is_empty(tuple(box)) else None
+        box = tuple(self.along(a, n) for a, n in zip(placement.anchors, shape, strict=True))
+        return box if self.is_here(placement) and not is_empty(box) else None
+
+    def is_here(self, placement: Placement) -> bool:
+        """Whether dimensions that are gone were in the rank's block."""
+        return all(self.range(axis, at, 1, 1) == (0, 1) for axis, at in placement.fixed)
+
+    def along(self, anchor: Anchor | None, n: int) -> tuple[int, int]:
+        """The part of one dimension that belongs to the rank."""
+        return (0, n) if anchor is None else self.range(anchor.axis, anchor.start, anchor.step, n)
 
     def range(self, axis: int, start: int, step: int, n: int) -> tuple[int, int]:
         """Indices of a dimension that belong to the rank."""
@@ -131,7 +133,11 @@ class Points:
         first = 1 if eqn.primitive.name == "gather" else 2
         found = [self.value_of(a) for a in eqn.inputs[first:]]
         if any(i is None for i in found):
-            raise refused(eqn, "has indices that are only known when it runs")
+            raise refused(
+                eqn,
+                "has indices that are only known when it runs",
+                "give them as integer arrays, captured or as arguments, the same for all steps",
+            )
         extents = eqn.inputs[0].type.shape
         rows = [_rows(np.asarray(i)) for i in found]
         return [np.where(i < 0, i + n, i) for i, n in zip(rows, extents, strict=False)]
@@ -250,11 +256,16 @@ class Demand:
         """The part of an operand that this rank adds up."""
         x, axes = eqn.inputs[0], eqn.params["axes"]
         assert isinstance(x, Var)
-        own = self.owner.owned(self.placed.seen[x], x.type.shape)
-        if own is None:
+        placement, kept = self.placed.seen[x], iter(box)
+        if not self.placed.made(eqn.outputs[0]).is_partial:
+            return read_ranges(eqn, box)[0]
+        if not self.owner.is_here(placement):
             return None
-        kept = iter(box)
-        return tuple(own[k] if k in axes else next(kept) for k in range(len(own)))
+        # What is kept is whatever is asked for, of this rank's block or not.
+        return tuple(
+            self.owner.along(anchor, n) if k in axes else next(kept)
+            for k, (anchor, n) in enumerate(zip(placement.anchors, x.type.shape, strict=True))
+        )
 
 
 def _rows(index: np.ndarray) -> np.ndarray:

@@ -113,6 +113,10 @@ class Localiser:
             ix.pad, atom, shape=shape_of(into), starts=starts, steps=(1,) * len(box)
         )
 
+    def nothing(self, type: ArrayType) -> Atom:
+        """An array without elements, where a rank holds nothing of a value."""
+        return zeros(self.builder, ArrayType((0,) * type.ndim, type.dtype))
+
     def add(self, eqn: Equation) -> None:
         """Append an equation for each part of its output that the rank needs."""
         self.builder.source = eqn.source
@@ -247,6 +251,13 @@ class Localiser:
             type = ArrayType(shape_of(box), eqn.outputs[0].type.dtype)  # type: ignore[union-attr]
             return zeros(self.builder, type)
         return self.builder(eqn.primitive, self.get(eqn.inputs[0], part), **eqn.params)
+
+    def _cumsum(self, eqn: Equation, box: Box) -> Atom:
+        (part,) = self.demand.reads(eqn, box)
+        assert part is not None
+        return self.cut(
+            self.builder(eqn.primitive, self.get(eqn.inputs[0], part), **eqn.params), part, box
+        )
 
     # ------------------------------------------------------------------ points
 

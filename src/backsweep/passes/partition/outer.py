@@ -11,7 +11,9 @@ import numpy as np
 
 from backsweep.comm import Decomposition
 from backsweep.ir import ArrayType, Atom, Equation, Literal, Program, Var
-from backsweep.passes.partition.demand import Box, Demand, Owner, Points, hull, shape_of
+from backsweep.passes.inline import inline_calls
+from backsweep.passes.partition.beyond import Beyond
+from backsweep.passes.partition.demand import Box, Demand, Owner, Points, hull, is_empty, shape_of
 from backsweep.passes.partition.local_scan import LocalScan, write_scan
 from backsweep.passes.partition.localise import Localiser
 from backsweep.passes.partition.placement import (
@@ -72,7 +74,9 @@ def partition(
     """
     owner = Owner(decomposition, rank)
     inputs = [field_placement(v.type, decomposition) for v in program.inputs]
-    return _Cut(program, owner, known).run(inputs)
+    flat = inline_calls(program)
+    values = {v: known[w] for v, w in zip(flat.inputs, program.inputs, strict=True) if w in known}
+    return _Cut(flat, owner, values).run(inputs)
 
 
 def field_placement(type: Any, decomposition: Decomposition) -> Placement:
@@ -83,7 +87,7 @@ def field_placement(type: Any, decomposition: Decomposition) -> Placement:
     first = type.ndim - n
     anchors: list[Anchor | None] = [None] * type.ndim
     for axis in decomposition.axes:
-        anchors[first + axis] = Anchor(axis, 0, 1)
+        anchors[first + axis] = Anchor(axis, 0, 1, shape[axis])
     return Placement(tuple(anchors))
 
 
@@ -115,13 +119,18 @@ class _Cut:
                 self._need_of_scan(eqn)
             else:
                 self.demand.walk(eqn)
+        scans = (e for e in program.equations if e.primitive.kind == "control")
+        results = (v for e in scans for v in e.outputs if isinstance(v.type, ArrayType))
+        self.beyond = Beyond(self.demand, results, self.owner.decomposition.comm)
         return self._build(kept)
 
     def value_of(self, atom: Atom) -> np.ndarray | None:
         return known_value(atom, self.makers, self.values)
 
-    def _kept(self, atom: Atom) -> Box | None:
-        return self.owner.owned(self.placed.of(atom), atom.type.shape)
+    def _kept(self, atom: Atom) -> Box:
+        """Of an output: the rank's block, or all of what is no field of the grid."""
+        grid, shape = field_placement(atom.type, self.owner.decomposition), atom.type.shape
+        return tuple(self.owner.along(a, n) for a, n in zip(grid.anchors, shape, strict=True))
 
     # ------------------------------------------------------------------ placements
 
@@ -132,12 +141,8 @@ class _Cut:
         name = eqn.primitive.name
         operands = [placed.of(a) for a in eqn.inputs]
         if name in ("scan", "scan_forward"):
-            step: Program = eqn.params["step"]
-            known = {}
-            for var, atom in zip(step.inputs, eqn.inputs[: eqn.params["n_consts"]], strict=False):
-                is_index = isinstance(var.type, ArrayType) and var.type.dtype.kind in "iu"
-                if is_index and (value := self.value_of(atom)) is not None:
-                    known[var] = value
+            consts = eqn.inputs[: eqn.params["n_consts"]]
+            known = {k: v for k, a in enumerate(consts) if (v := self._index(a)) is not None}
             cut = self.scans[id(eqn)] = ScanCut.place(eqn, operands, known)
             if name == "scan":
                 return cut.outputs()[:-1]
@@ -146,7 +151,12 @@ class _Cut:
         if name == "scan_reverse":
             assert isinstance(eqn.inputs[0], Var)
             return self.of_trajectory[eqn.inputs[0]].place_reverse(eqn)
-        raise refused(eqn, "cannot be cut yet")
+        raise refused(eqn, "is not cut yet", "run it on one rank, or use scan")
+
+    def _index(self, atom: Atom) -> np.ndarray | None:
+        """The value of what may be an index array, where it is known."""
+        is_index = isinstance(atom.type, ArrayType) and atom.type.dtype.kind in "iu"
+        return self.value_of(atom) if is_index else None
 
     # ------------------------------------------------------------------ demands
 
@@ -189,7 +199,7 @@ class _Cut:
 
     # ------------------------------------------------------------------ the local program
 
-    def _build(self, kept: Sequence[Box | None]) -> Local:
+    def _build(self, kept: Sequence[Box]) -> Local:
         local = self.local = Localiser(self.demand)
         inputs: list[Var] = []
         boxes: list[Box | None] = []
@@ -211,9 +221,8 @@ class _Cut:
         outputs: list[Atom] = []
         parts: list[Box | None] = []
         for atom, part in zip(self.program.outputs, kept, strict=True):
-            is_cut = self.placed.of(atom).has_owner
-            nothing = ((0, 0),) * len(atom.type.shape)
-            parts.append((part or nothing) if is_cut else None)
+            is_field = field_placement(atom.type, self.owner.decomposition).is_cut
+            parts.append(part if is_field else None)
             outputs.append(self._output(atom, part))
         variables = (*inputs, *(v for v, _ in local.extras))
         program = Program(variables, tuple(local.builder.equations), tuple(outputs), "local")
@@ -225,12 +234,9 @@ class _Cut:
             list(self.built.values()),
         )
 
-    def _output(self, atom: Atom, box: Box | None) -> Atom:
-        if isinstance(atom, Literal):
-            return atom
-        if box is None:
-            type = ArrayType((0,) * len(atom.type.shape), atom.type.dtype)  # type: ignore[union-attr]
-            return zeros(self.local.builder, type)
+    def _output(self, atom: Atom, box: Box) -> Atom:
+        if is_empty(box) and isinstance(atom.type, ArrayType):
+            return zeros(self.local.builder, ArrayType(shape_of(box), atom.type.dtype))
         return self.local.get(atom, box)
 
     def _add_scan(self, eqn: Equation) -> None:
@@ -314,6 +320,9 @@ class _Cut:
             parts = [(box, self.local.cut(result, layout, box))]
         if var in self.placed.parts:
             parts = [self.local.summed_up(var, parts)]
+        if var in self.beyond.read:
+            self.beyond.fetch(self.local, var, parts[0][1] if parts else None)
+            return
         for own, atom in parts:
             self.local.has(var, own, atom)
 

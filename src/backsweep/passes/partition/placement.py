@@ -8,8 +8,10 @@ sum of what the ranks hold.
 
 from __future__ import annotations
 
+import linecache
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 from backsweep.errors import DecompositionError
@@ -21,25 +23,35 @@ LINEAR = {"neg", "mul", "div", "cast", "real", "imag", "conj"}
 MOVES = {"slice", "pad", "broadcast", "transpose", "reshape", "sum", "stop_gradient"}
 """Linear operations of one operand that change no element."""
 
+LONGEST_WHOLE_SUM = 64
+"""Elements of a sum that every rank that needs it may add up all of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """Index i of a dimension stands for coordinate start + step i along an axis of the grid."""
+    """Index i of a dimension stands for coordinate start + step i along an axis of the grid.
+
+    `cells` is the number of cells of the grid along it.
+    """
 
     axis: int
     start: int
     step: int
+    cells: int
+
+    def at(self, index: int) -> int:
+        return self.start + self.step * index
 
     def moved(self, start: int, step: int) -> Anchor:
         """Of what reads index start + step i."""
-        return Anchor(self.axis, self.start + self.step * start, self.step * step)
+        return Anchor(self.axis, self.start + self.step * start, self.step * step, self.cells)
 
     def placed(self, start: int, step: int) -> Anchor | None:
         """Of what is written to index start + step i."""
         if self.step % step:
             return None
         own = self.step // step
-        return Anchor(self.axis, self.start - own * start, own)
+        return Anchor(self.axis, self.start - own * start, own, self.cells)
 
 
 Anchors = tuple[Anchor | None, ...]
@@ -211,7 +223,7 @@ def _reshape(eqn: Equation, operands: list[Placement]) -> Placement:
     (x,), before, after = operands, eqn.inputs[0].type.shape, eqn.outputs[0].type.shape
     if not only_ones_differ(before, after):
         if x.is_cut:
-            raise refused(eqn, "changes the shape of an array along it")
+            raise refused(eqn, "folds a dimension of an array that is cut")
         return Placement((None,) * len(after), x.fixed)
     kept = iter([a for a, n in zip(x.anchors, before, strict=True) if n != 1])
     anchors = tuple(next(kept) if n != 1 else None for n in after)
@@ -224,15 +236,32 @@ def only_ones_differ(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
 
 
 def _sum(eqn: Equation, operands: list[Placement]) -> Placement:
-    (x,), axes = operands, eqn.params["axes"]
+    (x,), axes, shape = operands, eqn.params["axes"], eqn.inputs[0].type.shape
     kept = tuple(a for k, a in enumerate(x.anchors) if k not in axes)
-    is_summed = any(x.anchors[k] is not None for k in axes) or bool(x.fixed)
-    return Placement(kept, is_partial=is_summed)
+    summed = [(a, shape[k]) for k, a in enumerate(x.anchors) if k in axes and a is not None]
+    if not is_shared_out(x, axes, shape):
+        return Placement(kept, x.fixed + tuple((a.axis, a.at(n // 2)) for a, n in summed))
+    return Placement(kept, is_partial=bool(summed) or bool(x.fixed))
+
+
+def is_shared_out(x: Placement, axes: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether each rank adds its part of a sum: of more than a few elements, across the grid.
+
+    A short sum, such as the cotangent of an edge that was repeated, is whole where it is needed,
+    so that its bits are those of one process.
+    """
+    summed = [(a, shape[k]) for k, a in enumerate(x.anchors) if k in axes and a is not None]
+    if not summed or x.is_partial:
+        return True
+    size = prod(shape[k] for k in axes)
+    return size > LONGEST_WHOLE_SUM or any(2 * n > a.cells for a, n in summed)
 
 
 def _extremum(eqn: Equation, operands: list[Placement]) -> Placement:
     (x,), axes = operands, eqn.params["axes"]
-    return Placement(tuple(a for k, a in enumerate(x.anchors) if k not in axes))
+    if any(x.anchors[k] for k in axes):
+        raise refused(eqn, "runs along an axis that is cut, and is not shared out among ranks yet")
+    return Placement(tuple(a for k, a in enumerate(x.anchors) if k not in axes), x.fixed)
 
 
 def _concatenate(eqn: Equation, operands: list[Placement]) -> Placement:
@@ -293,10 +322,19 @@ _RULES: dict[str, Rule] = {
 }
 
 
-def refused(eqn: Equation, why: str) -> DecompositionError:
+ANOTHER_AXIS = "cut the grid along another axis (Decomposition(axes=...)), or write it differently"
+
+
+def refused(eqn: Equation, why: str, advice: str = ANOTHER_AXIS) -> DecompositionError:
     """An equation that cannot be cut."""
-    where = f" ({eqn.source}: {eqn.source.text.strip()})" if eqn.source is not None else ""
-    return DecompositionError(
-        f"{eqn.primitive.name}{where} {why}: the grid cannot be cut along this axis; cut it along "
-        "another one (Decomposition(axes=...))"
-    )
+    where = f" ({located(eqn)})" if eqn.source is not None else ""
+    return DecompositionError(f"{eqn.primitive.name}{where} {why}: {advice}")
+
+
+def located(eqn: Equation) -> str:
+    """Where the user wrote an equation."""
+    source = eqn.source
+    if source is None:
+        return ""
+    text = source.text or linecache.getline(source.file, source.line)
+    return f"{source}: {text.strip()}" if text.strip() else str(source)

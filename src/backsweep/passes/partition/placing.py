@@ -75,7 +75,11 @@ def place_program(
 def _enter(eqn: Equation, placed: Placed, sums: set[Var], held: Several | None) -> None:
     if eqn.primitive.kind == "control":
         if held is None:
-            raise refused(eqn, "inside a step is not cut yet")
+            raise refused(
+                eqn,
+                "inside a step is not cut yet",
+                "write its steps out, or make the outer loop's step out of them",
+            )
         results = held(eqn, placed)
     else:
         results = [place(eqn, [placed.of(a) for a in eqn.inputs])]

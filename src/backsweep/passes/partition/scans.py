@@ -8,7 +8,7 @@ fetched from its owners after each step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from backsweep.errors import DecompositionError
 from backsweep.ir import Equation, Program, Var
+from backsweep.passes.inline import inline_calls
 from backsweep.passes.linearize import vjp_program
 from backsweep.passes.partition.demand import (
     Box,
@@ -25,7 +26,7 @@ from backsweep.passes.partition.demand import (
     hull,
     unwrapped,
 )
-from backsweep.passes.partition.placement import Anchor, Placed, Placement
+from backsweep.passes.partition.placement import Anchor, Placed, Placement, located
 from backsweep.passes.partition.placing import known_value, place_program
 from backsweep.primitives.control import ScanShape, scan_shape
 
@@ -53,7 +54,9 @@ class StepCut:
 class ScanCut:
     """A scan and the reverse sweeps over its trajectory."""
 
+    given: Program
     step: Program
+    """What is given, with all that it calls in it."""
     shape: ScanShape
     known: dict[Var, np.ndarray]
     """Integer constants of the step whose values are given."""
@@ -69,10 +72,15 @@ class ScanCut:
 
     @staticmethod
     def place(
-        eqn: Equation, operands: Sequence[Placement], known: dict[Var, np.ndarray]
+        eqn: Equation, operands: Sequence[Placement], known: Mapping[int, np.ndarray]
     ) -> ScanCut:
-        """Find where what a scan carries belongs: a fixpoint over its step."""
-        step, shape = eqn.params["step"], scan_shape(eqn.params)
+        """Find where what a scan carries belongs: a fixpoint over its step.
+
+        `known` has the values of index arrays among its constants, by their number.
+        """
+        given, shape = eqn.params["step"], scan_shape(eqn.params)
+        step = inline_calls(given)
+        values = {step.inputs[k]: value for k, value in known.items()}
         consts, carry, xs = shape.split_inputs(list(operands))
         xs = [Placement(x.anchors[1:], x.fixed) for x in xs]
         while True:
@@ -81,7 +89,7 @@ class ScanCut:
             made = [placed.of(a) for a in step.outputs[: shape.n_carry]]
             merged = [_merged(a, b) for a, b in zip(carry, made, strict=True)]
             if merged == carry:
-                return ScanCut(step, shape, known, carry, StepCut(step, placed))
+                return ScanCut(given, step, shape, values, carry, StepCut(step, placed))
             carry = merged
 
     def outputs(self) -> list[Placement]:
@@ -94,7 +102,7 @@ class ScanCut:
         """Of a reverse sweep: cotangents of consts, carries, xs."""
         p, shape = eqn.params, self.shape
         active_in, active_out = tuple(p["active_in"]), tuple(p["active_out"])
-        program = vjp_program(self.step, active_in, active_out, "reverse")
+        program = inline_calls(vjp_program(self.given, active_in, active_out, "reverse"))
         seen = self.forward.placed.seen
         inputs = [seen[v] for v in self.step.inputs]
         carry_bars = [c for c, a in zip(self.carry, active_out, strict=False) if a]
@@ -193,7 +201,7 @@ class ScanCut:
             if number in outputs and not is_carry:
                 box = self.kept_bar(key, outputs.index(number))
                 own += [] if box is None else [box]
-        layout = _enclosing(own, self.pieces(number), var.type.shape)
+        layout = enclosing(own, self.pieces(number), var.type.shape)
         if is_carry and own and layout is not None:
             self._check(var, own[0], layout)
         return layout
@@ -248,19 +256,13 @@ class ScanCut:
                 assert cut.demand is not None
                 bar = cut.program.inputs[len(self.step.inputs) + sum(active_out[:k])]
                 read += cut.demand.pieces.get(bar, ())
-        return _enclosing(own, read, self.step.outputs[k].type.shape)
+        return enclosing(own, read, self.step.outputs[k].type.shape)
 
     def layout_of_output(self, k: int) -> Box | None:
         n = self.shape.n_carry
         if k < n:
             return self.layouts[self.step.inputs[self.shape.n_consts + k]]
         return self.y_layouts[k - n]
-
-
-def located(eqn: Equation) -> str:
-    """Where the user wrote an equation."""
-    source = eqn.source
-    return "" if source is None else f"{source}: {source.text.strip()}"
 
 
 def stacked(placement: Placement) -> Placement:
@@ -278,7 +280,7 @@ def _merged(given: Placement, made: Placement) -> Placement:
     return Placement(tuple(anchors), given.fixed)
 
 
-def _enclosing(own: Sequence[Box], read: Sequence[Box], shape: Sequence[int]) -> Box | None:
+def enclosing(own: Sequence[Box], read: Sequence[Box], shape: Sequence[int]) -> Box | None:
     """One box around what a rank owns and reads, over the ends of periodic axes if need be."""
     boxes = [*own, *sorted(read)]
     if not boxes:

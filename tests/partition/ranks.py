@@ -1,0 +1,37 @@
+"""Run under mpiexec by the tests of this folder: the root says what is wrong, or "right"."""
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from partition.cases import CASES  # noqa: E402
+from partition.comparing import check  # noqa: E402
+from partition.randomly import random_case  # noqa: E402
+
+from backsweep.comm import world  # noqa: E402
+
+
+def programs(comm, *names):
+    """All that are compared, or some by name."""
+    cases = [c for c in CASES if c.name in names or not names]
+    assert cases, names
+    return check(comm, cases)
+
+
+def random_programs(comm, first, last):
+    """Those of some seeds, on grids of several shapes."""
+    wrong = []
+    for seed in range(int(first), int(last)):
+        grid = (9 + seed % 5, 8 + seed % 7)
+        wrong += check(comm, [random_case(seed)], grid)
+    return wrong
+
+
+if __name__ == "__main__":
+    comm = world()
+    wrong = globals()[sys.argv[1]](comm, *sys.argv[2:])
+    if comm.is_root:
+        print("\n".join(wrong) or f"right {comm.size}", flush=True)
+    sys.exit(bool(wrong))
