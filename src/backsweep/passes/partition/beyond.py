@@ -47,7 +47,7 @@ class Beyond:
         layout = enclosing([] if own is None else [own], pieces, shape)
         atom = local.builder(
             halo_exchange,
-            local.nothing(var.type) if mine is None else mine,
+            local.nothing(var.type) if mine is None else mine,  # type: ignore[arg-type]
             shape=shape,
             owned=own or nothing,
             layout=layout or nothing,
