@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import h5py
 import pytest
@@ -35,7 +36,7 @@ ranks_per_shot = {ranks_per_shot}
 [parameters.conductivity]
 bounds = [0.01, 0.2]
 [optimiser]
-evaluations = 6
+evaluations = {evaluations}
 tolerance = 0.0
 [checkpointing]
 memory = "100 kB"
@@ -45,9 +46,10 @@ result = "found.h5"
 """
 
 
-def prepare(folder, ranks_per_shot=1, n_steps=200):
+def prepare(folder, ranks_per_shot=1, n_steps=200, evaluations=6):
     (folder / "plate.py").write_text(PROBLEM.replace("N_STEPS", str(n_steps)))
-    (folder / "run.toml").write_text(RUN.format(ranks_per_shot=ranks_per_shot))
+    text = RUN.format(ranks_per_shot=ranks_per_shot, evaluations=evaluations)
+    (folder / "run.toml").write_text(text)
 
 
 def found(folder):
@@ -102,6 +104,31 @@ def test_a_signal_to_one_rank_of_a_group(tmp_path, serial, number):
     assert found(tmp_path) == serial
 
 
+@pytest.mark.parametrize("then", [2, 3])
+def test_stopped_in_the_middle_of_an_item(tmp_path, then):
+    """The same groups go on inside the item, others begin it again."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    for folder in (whole, stopped):
+        folder.mkdir()
+        prepare(folder, 2, n_steps=12_000, evaluations=3)
+    code, out, err = Job(whole).end()
+    assert code == 0, (out, err)
+    job = Job(stopped, ranks=2)
+    job.wait_for("evaluation   2/")
+    deadline = time.monotonic() + 120
+    while not list(stopped.glob("*.resume/call-*/item-*-on-2/manifest.json")):
+        assert time.monotonic() < deadline and job.process.poll() is None
+        time.sleep(0.01)
+    os.kill(job.rank_processes()[1], signal.SIGUSR1)
+    code, out, err = job.end()
+    assert code == 85, (out, err)
+    assert list(stopped.glob("*.resume/call-*/item-*-on-2/manifest.json"))
+    prepare(stopped, then, n_steps=12_000, evaluations=3)
+    code, out, err = Job(stopped, ranks=then).end()
+    assert code == 0, (out, err)
+    assert found(stopped) == found(whole)
+
+
 def test_more_ranks_than_items_names_the_key(tmp_path):
     prepare(tmp_path)
     code, out, err = Job(tmp_path, ranks=4).end()
@@ -119,7 +146,11 @@ def test_a_problem_without_a_grid_is_refused(tmp_path):
         "    def misfit(self, parameters, item):\n"
         "        return (parameters['slope'] - item) ** 2\n"
     )
-    text = RUN.format(ranks_per_shot=2).replace("Plate", "Line").replace("conductivity", "slope")
+    text = (
+        RUN.format(ranks_per_shot=2, evaluations=3)
+        .replace("Plate", "Line")
+        .replace("conductivity", "slope")
+    )
     (tmp_path / "run.toml").write_text(text)
     code, out, err = Job(tmp_path, ranks=2).end()
     assert code == 2

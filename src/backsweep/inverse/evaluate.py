@@ -153,11 +153,7 @@ class Evaluator:
             return [wide(value), *fields, counts_of(report)], cost_of(report)
 
         part = self._part(under_way)
-        nodes = part.run(
-            of_item,
-            is_resumable=not self._is_short and self.decomposition is None,
-            is_shared=True,
-        )
+        nodes = part.run(of_item, is_resumable=not self._is_short, is_shared=True)
         if nodes is None:
             return None
         return nodes, replace(part.cost, seconds=time.perf_counter() - begin)

@@ -6,6 +6,7 @@ keeps are nodes of that tree. So any number of ranks can go on with them, and ge
     call-00000012-0123456789abcdef/     the 13th call, and the checksum of its arguments
         sums-3-of-8.h5                  what group 3 of 8 has added up
         item-5/                         points within the gradient of an item (`runtime.journal`)
+        item-5-on-4/                    the same, of an item whose grid four ranks share
 """
 
 from __future__ import annotations
