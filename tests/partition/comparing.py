@@ -85,7 +85,9 @@ def compared(case: Case, comm: AbstractComm, axes: tuple[int, ...], grid: tuple[
     return "; ".join(wrong)
 
 
-def cuts(axes: Sequence[tuple[int, ...]], size: int, grid: tuple[int, int]) -> list[tuple[int, ...]]:
+def cuts(
+    axes: Sequence[tuple[int, ...]], size: int, grid: tuple[int, int]
+) -> list[tuple[int, ...]]:
     """Those that a number of ranks can make."""
     found = []
     for cut in axes:
@@ -119,6 +121,7 @@ def _outcome(case: Case, comm: AbstractComm, axes: tuple[int, ...], grid: tuple[
         except Exception as error:  # on one rank perhaps: the others wait
             if "PT_ALL" in __import__("os").environ:
                 import traceback
+
                 return f"{type(error).__name__}: {error} {traceback.format_exc().splitlines()[-3]}"
             error.add_note(f"in {case.name}, axes {axes}")
             raise

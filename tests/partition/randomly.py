@@ -16,9 +16,7 @@ REACH = 3
 
 def random_case(seed: int) -> Case:
     """A step of several fields, what it records, and a loss of that."""
-    return Case(
-        f"seed {seed}", lambda grid: _Maker(seed, grid).build(), 1e-12, 0.0, wholes=1e-12
-    )
+    return Case(f"seed {seed}", lambda grid: _Maker(seed, grid).build(), 1e-12, 0.0, wholes=1e-12)
 
 
 class _Maker:

@@ -1,17 +1,15 @@
 """Run under mpiexec by the tests of this folder: the root says what is wrong, or "right"."""
 
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from partition import jobs  # noqa: E402
-from partition.cases import CASES  # noqa: E402
-from partition.comparing import check  # noqa: E402
-from partition.randomly import random_case  # noqa: E402
-
-from backsweep.comm import world  # noqa: E402
+from backsweep.comm import world
+from partition import jobs
+from partition.cases import CASES
+from partition.comparing import check
+from partition.randomly import random_case
 
 
 def programs(comm, *names):

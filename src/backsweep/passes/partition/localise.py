@@ -255,7 +255,9 @@ class Localiser:
     def _cumsum(self, eqn: Equation, box: Box) -> Atom:
         (part,) = self.demand.reads(eqn, box)
         assert part is not None
-        return self.cut(self.builder(eqn.primitive, self.get(eqn.inputs[0], part), **eqn.params), part, box)
+        return self.cut(
+            self.builder(eqn.primitive, self.get(eqn.inputs[0], part), **eqn.params), part, box
+        )
 
     # ------------------------------------------------------------------ points
 
