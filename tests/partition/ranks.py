@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from backsweep.comm import world
 from partition import jobs
 from partition.cases import CASES
-from partition.comparing import GRID, check, cuts  # noqa: E402
+from partition.comparing import GRID, check, cuts
 from partition.randomly import random_case
 
 
