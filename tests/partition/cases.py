@@ -1,6 +1,6 @@
 """All programs that are compared, and what is asked of each."""
 
-from partition import losses, points, stencils
+from partition import losses, points, reductions, stencils
 from partition.comparing import Case
 
 SUMS = {"value": 1e-13}
@@ -29,18 +29,18 @@ CASES = [
     *_all(points, "lines", value=1e-13),
     *_all(
         losses,
-        "final_field final_stencil final_points one_cell other_shapes two_scans smoothed_model whole_fields "
-        "stencil_on_records forcing forcing_of_sources scalars profiles captured shots "
-        "shots_and_more checkpointed without_a_scan reshaped",
+        "final_field final_stencil final_points one_cell other_shapes two_scans "
+        "smoothed_model whole_fields stencil_on_records forcing forcing_of_sources scalars "
+        "profiles smoothed_profiles captured shots shots_and_more checkpointed without_a_scan reshaped",
         value=1e-13,
         wholes=1e-13,
     ),
-    *_all(losses, "normalised sums_of_rows", **FED_BACK),
-    *_all(losses, "largest_of_the_other_axis", axes=FIRST, value=1e-13),
+    *_all(reductions, "normalised sums_of_rows", **FED_BACK),
+    *_all(reductions, "largest_of_the_other_axis", axes=FIRST, value=1e-13),
     # These read all of the grid along an axis: right on small grids, refused on wide ones.
-    *_all(losses, "far_away cumulative multiplied"),
+    *_all(reductions, "far_away cumulative multiplied"),
     *_all(stencils, "flipped_along_the_cut"),
-    *_all(losses, "largest", refused=": new = u / (1 + np.max(np.abs(u)))) runs along an axis"),
+    *_all(reductions, "largest", refused=": new = u / (1 + np.max(np.abs(u)))) runs along an axis"),
     *_all(losses, "peak_of_the_field", refused=": return u.max() - u.min()"),
     *_all(losses, "nested", refused="[0]) inside a step is not cut yet: write its steps out"),
     *_all(points, "moving_source", refused="new[i, 3] += 1.0) has indices that are only known"),

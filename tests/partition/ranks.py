@@ -1,17 +1,16 @@
 """Run under mpiexec by the tests of this folder: the root says what is wrong, or "right"."""
 
-import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from partition import jobs  # noqa: E402
-from partition.cases import CASES  # noqa: E402
-from partition.comparing import check  # noqa: E402
-from partition.randomly import random_case  # noqa: E402
-
-from backsweep.comm import world  # noqa: E402
+from backsweep.comm import world
+from partition import jobs
+from partition.cases import CASES
+from partition.comparing import GRID, check, cuts
+from partition.randomly import random_case
 
 
 def programs(comm, *names):
@@ -19,6 +18,15 @@ def programs(comm, *names):
     cases = [c for c in CASES if c.name in names or not names]
     assert cases, names
     return check(comm, cases)
+
+
+def programs_in_turn(comm):
+    """All, each on one of its cuts, which differ between numbers of ranks."""
+    found = []
+    for k, case in enumerate(CASES):
+        axes = cuts(case.axes, comm.size, GRID)
+        found.append(replace(case, axes=axes[(k + comm.size) % len(axes) :][:1]))
+    return check(comm, found)
 
 
 def random_programs(comm, first, last):

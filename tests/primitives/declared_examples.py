@@ -235,8 +235,8 @@ EXAMPLES: dict[str, list[Example]] = {
     "stop_gradient": [_extreme(X)],
 }
 
-IN_ENGINE = {name for name, p in REGISTRY.items() if p.kind == "control"}
-"""Primitives that hold programs: tests/engine runs them."""
+IN_ENGINE = {name for name, p in REGISTRY.items() if p.kind in ("control", "communication")}
+"""Primitives that hold programs, or need ranks: tests/engine and tests/partition run them."""
 
 CALLS_LIBM = {
     *("tan", "sinh", "cosh", "pow", "arctan2"),

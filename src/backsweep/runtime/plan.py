@@ -149,13 +149,18 @@ def plan_scan(params: Any, choice: Choice, demand: Demand) -> ScanPlan:
 def plan_program(program: Program) -> dict[int, ScanPlan]:
     """Plans of all scans in a program that leave a trajectory, by the id of their equation.
 
-    Scans with equal requests share one budget: those of the program are alive together, those of
-    the items of a sum for one item at a time.
+    Scans with equal requests share one budget: those of the program as far as they are alive
+    together, those of the items of a sum for one item at a time.
     """
-    alive = [e for e in program.equations if e.primitive.name in FORWARD]
+    alive: list[Equation] = []
+    groups = _alive_together(program)
     items = [
         [e for e in item.equations if e.primitive.name in FORWARD] for item in items_of(program)
     ]
+    if items or len(groups) < 2:
+        alive = [e for group in groups for e in group]
+    else:
+        items = groups
     every = (*alive, *(e for item in items for e in item))
     requests = list(dict.fromkeys(_request(e) for e in every))
     plans: dict[int, ScanPlan] = {}
@@ -169,6 +174,21 @@ def plan_program(program: Program) -> dict[int, ScanPlan]:
         for eqn, choice, demand in zip(equations, choices, flat, strict=True):
             plans[id(eqn)] = plan_scan(eqn.params, _agreed(eqn.params, choice), demand)
     return plans
+
+
+def _alive_together(program: Program) -> list[list[Equation]]:
+    """Scans that leave a trajectory, in groups: each is over before the next one begins."""
+    last = {a: i for i, e in enumerate(program.equations) for a in e.inputs}
+    groups: list[list[Equation]] = []
+    end = -1
+    for i, eqn in enumerate(program.equations):
+        if eqn.primitive.name in FORWARD:
+            if i > end:
+                groups.append([])
+            groups[-1].append(eqn)
+            is_kept = eqn.outputs[-1] in program.outputs
+            end = len(program.equations) if is_kept else max(end, last.get(eqn.outputs[-1], i))
+    return groups
 
 
 def _agreed(params: Any, choice: Choice) -> Choice:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from backsweep.comm import AbstractComm
-from backsweep.ir import Atom, Var
+from backsweep.ir import ArrayType, Atom, Var
 from backsweep.passes.partition.demand import Box, Demand, contains
 from backsweep.passes.partition.localise import Localiser
 from backsweep.passes.partition.scans import enclosing
@@ -41,13 +41,14 @@ class Beyond:
 
     def fetch(self, local: Localiser, var: Var, mine: Atom | None) -> None:
         """Give the local program all that it reads of a result, of which a rank has its own."""
+        assert isinstance(var.type, ArrayType)
         shape, own = var.type.shape, self._own(var)
         nothing = ((0, 0),) * len(shape)
         pieces = self.demand.pieces.get(var, ())
         layout = enclosing([] if own is None else [own], pieces, shape)
         atom = local.builder(
             halo_exchange,
-            local.nothing(var.type) if mine is None else mine,  # type: ignore[arg-type]
+            local.nothing(var.type) if mine is None else mine,
             shape=shape,
             owned=own or nothing,
             layout=layout or nothing,

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
 import numpy as np
 
-from backsweep.comm import Decomposition
-from backsweep.errors import DecompositionError
+from backsweep.comm import Decomposition, agreement
 from backsweep.ir import ArrayType, Atom, Equation, Program, Var
 from backsweep.passes.inline import inline_calls
 from backsweep.passes.partition.beyond import Beyond
 from backsweep.passes.partition.demand import Box, Demand, Owner, Points, hull, is_empty, shape_of
+from backsweep.passes.partition.fields import check_grid, field_placement
 from backsweep.passes.partition.local_scan import LocalScan, write_scan
 from backsweep.passes.partition.localise import Localiser
 from backsweep.passes.partition.placement import (
-    Anchor,
     NeedsSum,
     Placed,
     Placement,
-    nowhere,
     refused,
 )
 from backsweep.passes.partition.placing import known_value, place_program
@@ -71,35 +68,18 @@ def partition(
     Raises
     ------
     DecompositionError
-        If the program reads too far along an axis that is cut, naming the line, or has no array
-        of the grid's shape.
+        On one rank, if the program reads too far along an axis that is cut, naming the line, or
+        has no array of the grid's shape.
+    Agreed
+        On every rank, for the same reasons on any of them.
     """
-    owner = Owner(decomposition, rank)
-    inputs = [field_placement(v.type, decomposition) for v in program.inputs]
-    if not any(p.is_cut for p in inputs):
-        shapes = dict.fromkeys(
-            v.type.shape for v in program.inputs if isinstance(v.type, ArrayType)
-        )
-        raise DecompositionError(
-            f"nothing would be cut: the last dimensions of no argument or captured array are those "
-            f"of the grid, {decomposition.shape}; their shapes are {[*shapes]}: give Decomposition "
-            "the shape of the arrays that the function works on"
-        )
-    flat = inline_calls(program)
-    values = {v: known[w] for v, w in zip(flat.inputs, program.inputs, strict=True) if w in known}
-    return _Cut(flat, owner, values).run(inputs)
-
-
-def field_placement(type: Any, decomposition: Decomposition) -> Placement:
-    """Arrays whose last dimensions are those of the grid are cut like it."""
-    shape, n = decomposition.shape, len(decomposition.shape)
-    if not isinstance(type, ArrayType) or type.shape[-n:] != shape:
-        return nowhere(type)
-    first = type.ndim - n
-    anchors: list[Anchor | None] = [None] * type.ndim
-    for axis in decomposition.axes:
-        anchors[first + axis] = Anchor(axis, 0, 1, shape[axis])
-    return Placement(tuple(anchors))
+    comm = decomposition.comm
+    with agreement(comm):
+        cut = _Cut.of(program, decomposition, known, rank)
+        cut.settle()
+    cut.beyond = Beyond(cut.demand, cut.results_of_scans(), comm)
+    with agreement(comm):
+        return cut.build()
 
 
 @dataclass
@@ -111,29 +91,46 @@ class _Cut:
     """By the id of the equation that makes the trajectory, or of the plain scan."""
     of_trajectory: dict[Var, ScanCut] = field(default_factory=dict)
     built: dict[int, LocalScan] = field(default_factory=dict)
+    placed: Placed = field(init=False)
+    demand: Demand = field(init=False)
+    beyond: Beyond = field(init=False)
 
-    def run(self, inputs: Sequence[Placement]) -> Local:
-        program = self.program
-        self.makers = {v: e for e in program.equations for v in e.outputs}
+    def __post_init__(self) -> None:
+        self.makers = {v: e for e in self.program.equations for v in e.outputs}
         self.values = dict(self.known)
-        whole_outputs = [True] * len(program.outputs)
-        self.placed = place_program(program, inputs, whole_outputs, self._place_scan)
+
+    @staticmethod
+    def of(
+        program: Program, decomposition: Decomposition, known: dict[Var, np.ndarray], rank: int
+    ) -> _Cut:
+        """Where its values belong."""
+        check_grid(program, decomposition)
+        flat = inline_calls(program)
+        pairs = zip(flat.inputs, program.inputs, strict=True)
+        cut = _Cut(flat, Owner(decomposition, rank), {v: known[w] for v, w in pairs if w in known})
+        inputs = [field_placement(v.type, decomposition) for v in program.inputs]
+        whole = [True] * len(program.outputs)
+        cut.placed = place_program(flat, inputs, whole, cut._place_scan)
+        return cut
+
+    def settle(self) -> None:
+        """Find what the rank needs of every value."""
         points = Points(self.placed, self.owner, self.value_of)
-        self.demand = Demand(program, self.placed, self.owner, points)
+        self.demand = Demand(self.program, self.placed, self.owner, points)
         for cut in self.scans.values():
             cut.settle(self.owner)
-        kept = [self._kept(a) for a in program.outputs]
-        for atom, box in zip(program.outputs, kept, strict=True):
+        self.kept = [self._kept(a) for a in self.program.outputs]
+        for atom, box in zip(self.program.outputs, self.kept, strict=True):
             self.demand.need(atom, box)
-        for eqn in reversed(program.equations):
+        for eqn in reversed(self.program.equations):
             if eqn.primitive.kind == "control":
                 self._need_of_scan(eqn)
             else:
                 self.demand.walk(eqn)
-        scans = (e for e in program.equations if e.primitive.kind == "control")
-        results = (v for e in scans for v in e.outputs if isinstance(v.type, ArrayType))
-        self.beyond = Beyond(self.demand, results, self.owner.decomposition.comm)
-        return self._build(kept)
+
+    def results_of_scans(self) -> list[Var]:
+        scans = (e for e in self.program.equations if e.primitive.kind == "control")
+        return [v for e in scans for v in e.outputs if isinstance(v.type, ArrayType)]
 
     def value_of(self, atom: Atom) -> np.ndarray | None:
         return known_value(atom, self.makers, self.values)
@@ -210,7 +207,8 @@ class _Cut:
 
     # ------------------------------------------------------------------ the local program
 
-    def _build(self, kept: Sequence[Box]) -> Local:
+    def build(self) -> Local:
+        """The rank's program."""
         local = self.local = Localiser(self.demand)
         inputs: list[Var] = []
         boxes: list[Box | None] = []
@@ -231,7 +229,7 @@ class _Cut:
                 local.add(eqn)
         outputs: list[Atom] = []
         parts: list[Box | None] = []
-        for atom, part in zip(self.program.outputs, kept, strict=True):
+        for atom, part in zip(self.program.outputs, self.kept, strict=True):
             is_field = field_placement(atom.type, self.owner.decomposition).is_cut
             parts.append(part if is_field else None)
             outputs.append(self._output(atom, part))

@@ -203,32 +203,35 @@ class ScanCut:
                 own += [] if box is None else [box]
         layout = enclosing(own, self.pieces(number), var.type.shape)
         if is_carry and own and layout is not None:
-            self._check(var, own[0], layout)
+            self._check(number, own[0], layout)
         return layout
 
-    def _check(self, var: Var, own: Box, layout: Box) -> None:
+    def _check(self, number: int, own: Box, layout: Box) -> None:
+        var = self.step.inputs[number]
         for axis, ((lo, hi), (first, last)) in enumerate(zip(own, layout, strict=True)):
             width = max(lo - first, last - hi)
             if width > max(hi - lo, MAX_HALO):
+                where = self._farthest(number, own)
                 raise DecompositionError(
                     f"a step reads {var.name or 'a carry'} up to {width} cells beyond the "
-                    f"{hi - lo} of a rank's block along its axis {axis}{self._widest()}: cut the "
-                    "grid along another axis, or into fewer blocks"
+                    f"{hi - lo} of a rank's block along its axis {axis}{where}: cut the grid along "
+                    "another axis, or into fewer blocks"
                 )
 
-    def _widest(self) -> str:
-        """The line that reads farthest."""
+    def _farthest(self, number: int, own: Box) -> str:
+        """The line that reads an input of the step farthest from a rank's block."""
         best, found = 0, ""
         for cut in (self.forward, *self.reverses.values()):
-            demand = cut.demand
+            demand, var = cut.demand, cut.program.inputs[number]
             assert demand is not None
             for eqn in cut.program.equations:
+                if var not in eqn.inputs or eqn.source is None:
+                    continue
                 for box in demand.made(eqn.outputs[0]):
-                    for part in demand.reads(eqn, box):
-                        grown = 0 if part is None else _growth(box, part)
-                        if grown > best and eqn.source is not None:
-                            best = grown
-                            found = f" ({eqn.primitive.name}, {located(eqn)})"
+                    part = demand.reads(eqn, box)[eqn.inputs.index(var)]
+                    reach = 0 if part is None else _reach(own, unwrapped(part, own, var.type.shape))
+                    if reach > best:
+                        best, found = reach, f" ({eqn.primitive.name}, {located(eqn)})"
         return found
 
     def _share_layouts(self) -> None:
@@ -291,10 +294,9 @@ def enclosing(own: Sequence[Box], read: Sequence[Box], shape: Sequence[int]) -> 
     return found
 
 
-def _growth(box: Box, part: Box) -> int:
-    if len(box) != len(part):
-        return 0
-    return max((hi - lo) - (b - a) for (lo, hi), (a, b) in zip(part, box, strict=True))
+def _reach(own: Box, part: Box) -> int:
+    """How far from a block is read."""
+    return max(max(a - lo, hi - b) for (a, b), (lo, hi) in zip(own, part, strict=True))
 
 
 def _walk(demand: Demand) -> None:

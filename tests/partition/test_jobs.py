@@ -1,0 +1,59 @@
+"""Schedules, memory, lost messages and errors of programs on blocks."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from partition.test_programs import RANKS, assert_right
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_every_schedule_and_store(run_program, ranks):
+    assert_right(run_program, ranks, "schedules")
+
+
+def test_fifty_gradients_leave_nothing_behind(run_program):
+    assert_right(run_program, 2, "many_gradients")
+
+
+def test_a_lost_message_is_noticed(run_program):
+    assert_right(run_program, 3, "lost_messages")
+
+
+def test_arrays_that_the_ranks_hold_may_be_arguments(run_program):
+    assert_right(run_program, 3, "parts_as_arguments")
+
+
+def test_no_rank_has_a_global_array(run_program):
+    taken = {}
+    for ranks in (1, 2, 4):
+        done = run_program(RANKS, "memory", ranks=ranks, BACKSWEEP_NO_JIT="1")
+        assert done.out.endswith("MiB\n"), done.err
+        taken[ranks] = float(done.out.split()[0])
+    assert taken[1] > 60, "a grid has 15 MiB more"
+    assert taken[2] < 0.65 * taken[1], taken
+    assert taken[4] < 0.4 * taken[1], taken
+
+
+@pytest.mark.parametrize(
+    ("job", "ranks", "says"),
+    [
+        ("other_programs", 3, "the traced program is not the same on all ranks: ranks 1, 2 of 3"),
+        ("other_shapes", 3, "the traced program is not the same on all ranks: rank"),
+        ("other_indices", 3, "not the same on all ranks: ranks 1, 2 of 3 differ from rank 0"),
+        ("other_values", 3, "what its inputs are given is not the same on all"),
+        ("one_raises", 3, "OSError: the model's file is not there"),
+        ("wrong_grid", 2, "nothing would be cut: the last dimensions of no argument"),
+        ("far_reads", 5, "return 0.5 * u + 0.1 * (u - u[0]) * c, u[3, 3:5]): cut the grid along"),
+    ],
+    ids=lambda value: value if str(value).isidentifier() else "",
+)
+def test_what_cannot_go_on_ends_all_ranks_within_seconds(run_program, job, ranks, says):
+    begin = time.monotonic()
+    done = run_program(RANKS, job, ranks=ranks, timeout=60, BACKSWEEP_NO_JIT="1")
+    assert done.code == 1
+    assert says in done.err, done.err + done.out
+    assert ("MPI_Abort" in done.err) == (job == "one_raises"), "all ranks end of themselves"
+    assert time.monotonic() - begin < 40

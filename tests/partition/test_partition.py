@@ -1,0 +1,57 @@
+"""The cut of programs, as far as one process can see it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import backsweep as bs
+from backsweep.comm import Decomposition, serial
+from backsweep.errors import DecompositionError
+from partition import losses, points
+from partition.comparing import GRID
+from partition.stencils import field
+
+
+@pytest.fixture(autouse=True)
+def in_the_interpreter(monkeypatch):
+    monkeypatch.setenv("BACKSWEEP_NO_JIT", "1")
+
+
+def cut(shape=GRID):
+    return Decomposition(shape, (0,), serial())
+
+
+def test_shots_of_a_sum_have_the_whole_budget_each():
+    """They are written out, but one ends before the next one begins."""
+    little = bs.Checkpointing(memory="16 KiB")
+
+    def misfit(c):
+        def shot(at):
+            def step(u, x):
+                new = u.copy()
+                new[1:] += c[1:] * np.sin(u[:-1])
+                return new, new[at, 3] * x
+
+            return np.sum(bs.scan(step, 1.0 * c, np.arange(40.0), checkpointing=little)[1] ** 2)
+
+        return bs.sum_over([1, 4, 8], shot)
+
+    *_, alone = bs.value_and_grad(misfit, has_report=True)(field(GRID))
+    *_, blocks = bs.value_and_grad(misfit, has_report=True, decomposition=cut())(field(GRID))
+    snapshots = [s.n_snapshots for s in alone.scans]
+    assert len(snapshots) == 3
+    assert 1 < min(snapshots) < 30
+    assert [s.n_snapshots for s in blocks.scans] == snapshots
+
+
+def test_an_error_of_one_rank_alone_is_its_own():
+    misfit, args = points.moving_source(GRID)
+    with pytest.raises(DecompositionError, match="indices that are only known when it runs"):
+        bs.value_and_grad(misfit, decomposition=cut())(*args)
+
+
+def test_a_grid_that_no_array_has_is_refused():
+    misfit, args = losses.final_field(GRID)
+    with pytest.raises(DecompositionError, match=r"grid, \(9, 9\); their shapes are \(13, 11\)"):
+        bs.value_and_grad(misfit, decomposition=cut((9, 9)))(*args)
