@@ -18,8 +18,15 @@ from benchmarks.baselines.acoustic_numba import AcousticNumba
 from benchmarks.baselines.marmousi2_numba import MarmousiNumba
 from benchmarks.common import difference
 from benchmarks.heat import TOLERANCE, exact_gradient
-from benchmarks.problems import Acoustic, Bloch, Heat, PairForces, State
-from benchmarks.programs import make_acoustic, make_bloch, make_heat, make_pair_forces
+from benchmarks.problems import Acoustic, Bloch, Heat, PairForces, ShallowWater, State
+from benchmarks.programs import (
+    make_acoustic,
+    make_bloch,
+    make_heat,
+    make_pair_forces,
+    make_shallow_water,
+    run_shallow_water_in_numpy,
+)
 
 TINY_ACOUSTIC = Acoustic(
     n_z=40,
@@ -129,3 +136,23 @@ def test_hdf5_store_and_bare_h5py_bring_back_the_state(tmp_path: Path) -> None:
         store.get(0, tuple(targets[1].values()))
     for target in targets:
         assert difference(target, arrays) == 0
+
+
+@pytest.mark.compiles
+def test_shallow_water() -> None:
+    problem = ShallowWater(n_y=12, n_x=20, n_steps=6)
+    last, misfit = make_shallow_water(problem)
+    expected = run_shallow_water_in_numpy(problem)
+    for found, by_numpy in zip(last(problem.height), expected, strict=True):
+        assert found.dtype == np.float32
+        assert np.array_equal(found, by_numpy)
+    value, gradient = bs.value_and_grad(misfit)(problem.height)
+    assert value == pytest.approx(0.5 * np.sum((expected[0] - problem.depth) ** 2.0), rel=1e-5)
+    along = np.cos(np.arange(240.0)).reshape(12, 20)
+
+    def in_double(height: Any) -> float:
+        h = run_shallow_water_in_numpy(problem, height)[0]
+        return float(0.5 * np.sum((h - problem.depth) ** 2))
+
+    slope = _slope(in_double, (problem.height.astype(float),), (along,), 1e-2)
+    assert _dot((gradient.astype(float),), (along,)) == pytest.approx(slope, rel=1e-4)
