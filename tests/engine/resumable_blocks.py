@@ -4,8 +4,8 @@ mpiexec -n 4 python resumable_blocks.py FOLDER '{"snapshots": 20}'
 
 Rank 0 prints a JSON line at its end. Settings that are none of `Checkpointing`: "n_steps", "axes",
 "single_steps" (a pause after each step), "tell" (a file to which each rank appends its process
-number), and what happens to a rank (-1: to all): "at_pause" and "at_exchange" ([rank, number, name of
-a signal or "raise"]), "fault" ([rank, BACKSWEEP_FAULT]).
+number), "abandons", and what happens to a rank (-1: to all): "at_pause" and "at_exchange" ([rank,
+number, name of a signal or "raise"]), "fault" ([rank, BACKSWEEP_FAULT]).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import resumable_blocks
 
 RANKS = 4
 NEVER = 1e9
+SLOW = pytest.mark.slow_all
 SHORT: dict[str, Any] = {"n_steps": 60, "interval": NEVER, "single_steps": True}
 LONG: dict[str, Any] = {"n_steps": 1500, "interval": 0.05}
 DISK: dict[str, Any] = {"snapshots": 5, "memory": 0, "disk": "1 GB"}
@@ -65,15 +66,17 @@ class Jobs:
 
     def pids(self, job: subprocess.Popen[str], ranks: int = RANKS) -> list[int]:
         """Of the ranks, once all have started."""
-        while not self.told.exists() or len(self.told.read_text().splitlines()) < ranks:
-            assert job.poll() is None
-            time.sleep(0.02)
+        self.wait(job, lambda: self.told.exists() and self.told.read_text().count("\n") == ranks)
         lines = [line.split() for line in self.told.read_text().splitlines()]
         return [pid for _, pid in sorted((int(rank), int(pid)) for rank, pid in lines)]
 
     def wait_for_a_point(self, job: subprocess.Popen[str]) -> None:
-        while not (self.folder / "manifest.json").exists():
-            assert job.poll() is None
+        self.wait(job, (self.folder / "manifest.json").exists)
+
+    def wait(self, job: subprocess.Popen[str], is_so: Callable[[], bool]) -> None:
+        begin = time.monotonic()
+        while not is_so():
+            assert job.poll() is None and time.monotonic() - begin < 200
             time.sleep(0.02)
 
 
@@ -127,7 +130,7 @@ def test_stopped_again_and_again(jobs: Jobs, expected: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("who", ["one", "all"])
+@pytest.mark.parametrize("who", ["one", pytest.param("all", marks=SLOW)])
 def test_signals_from_outside(who: str, jobs: Jobs, expected: Any) -> None:
     job = jobs.start(LONG | {"snapshots": 20})
     pids = jobs.pids(job)
@@ -143,17 +146,16 @@ def test_signals_from_outside(who: str, jobs: Jobs, expected: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pause", [40, 100], ids=["forward", "reverse"])
-def test_a_rank_is_killed(pause: int, jobs: Jobs, expected: Any) -> None:
-    settings = SHORT | {"snapshots": 5, "interval": 0.01}
-    begin = time.monotonic()
-    job = jobs.start(settings | {"at_pause": [2, pause, "SIGKILL"]})
-    jobs.wait_for_a_point(job)
-    begin = time.monotonic()
-    assert jobs.end(job)[0] != 0
-    assert time.monotonic() - begin < LAST_SECONDS + 5  # of it until the kill
+def test_a_rank_is_killed_forward_and_in_reverse(jobs: Jobs, expected: Any) -> None:
+    for pause, who in ((40, 2), (60, 0)):
+        settings = SHORT | {"snapshots": 5, "interval": 0.01}
+        job = jobs.start(settings | {"at_pause": [who, pause, "SIGKILL"]})
+        jobs.wait_for_a_point(job)
+        begin = time.monotonic()
+        assert jobs.end(job)[0] != 0
+        assert time.monotonic() - begin < LAST_SECONDS + 5  # of it until the kill
     found = check_end(jobs, jobs.run(SHORT | {"snapshots": 1}), expected[60])
-    assert any(found["resumed"])
+    assert found["resumed"][1].startswith("with the last") or found["resumed"][0]
 
 
 def kill_at_random(jobs: Jobs, n_kills: int, seed: int, expected: tuple[str, str]) -> None:
@@ -189,7 +191,7 @@ def test_kills_at_random_moments(jobs: Jobs, expected: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["at_pause", "at_exchange"])
+@pytest.mark.parametrize("what", ["at_exchange", pytest.param("at_pause", marks=SLOW)])
 def test_an_error_on_one_rank_ends_the_job(what: str, jobs: Jobs) -> None:
     begin = time.monotonic()
     job = jobs.start(SHORT | {what: [1, 30, "raise"], "interval": 0.01})
@@ -222,8 +224,8 @@ def test_snapshots_that_one_rank_has_lost(jobs: Jobs, expected: Any) -> None:
     "fault",
     [
         "snapshot.before-write:4:full",
-        "point.before-rename:2:raise",
-        "attached.after-rename:1:raise",
+        pytest.param("point.before-rename:2:raise", marks=SLOW),
+        pytest.param("attached.after-rename:1:raise", marks=SLOW),
     ],
 )
 def test_a_disk_that_fails_on_one_rank(fault: str, jobs: Jobs, expected: Any) -> None:

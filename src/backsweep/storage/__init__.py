@@ -6,7 +6,8 @@ It imports only `backsweep.errors` and `backsweep.config`. In the order of the l
     raw, image               files of HDF5 whose data we write ourselves
     closing, base, hdf5      stores of snapshots
     worker, background       a store whose disk works in a thread
-    points, manifest, durable   resume points
+    points, pointfiles       files of resume points
+    manifest, owned, durable    which of them count, and whose they are
     results, arrays          result files, and other programs' files
 
 All but `base` and `background` need HDF5 and are not imported here, so that importing
