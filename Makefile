@@ -13,13 +13,14 @@ BENCH_VENV := .venv-bench
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 BENCH_PIP := $(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-all test-faults check format golden bench docs clean distclean
+.PHONY: help demo test test-all test-faults test-slurm check format golden bench docs clean distclean
 
 help:
 	@echo 'make demo    the main job on a model that the code itself makes, with a picture'
 	@echo 'make test    the test suite'
 	@echo 'make test-all  the tests that take minutes as well'
 	@echo 'make test-faults  kills at every point and at 100 random moments; minutes'
+	@echo 'make test-slurm  batch jobs under a SLURM that the tests start (root; .ci/slurm-one-node.sh install)'
 	@echo 'make check   format, lint, types, import layers, sizes'
 	@echo 'make format  let ruff rewrite what it can'
 	@echo 'make golden  rewrite the golden files; read the diff'
@@ -65,6 +66,10 @@ test-all: $(VENV)/.test
 
 test-faults: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS) -m faults $(PYTEST_ARGS)
+
+# A SLURM that is missing is a failure here; `make test` skips these tests then.
+test-slurm: $(VENV)/.test
+	BACKSWEEP_TEST_SLURM=1 $(BIN)/python -m pytest tests/slurm $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -21,6 +21,7 @@ SCRIPTS = (
     "acoustic",
     "bloch",
     "pair_forces",
+    "shallow_water",
     "hdf5",
     "budgets",
     "heat",

@@ -257,6 +257,67 @@ class Heat:
 
 
 @dataclass(frozen=True)
+class ShallowWater:
+    """mpi4jax's shallow water: a jet in a channel of 1800 km x 900 km, float32.
+
+    Depth, rotation, friction, Courant number and the first fields are those of its example
+    shallow_water.py; the spacing follows the number of cells. Arrays are (y, x). The control is
+    the first height, the loss the misfit of the last one.
+    """
+
+    n_y: int = 1800
+    n_x: int = 3600
+    n_steps: int = 10
+    length: float = 1.8e6  # m, of the channel
+    gravity: float = 9.81  # m/s^2
+    depth: float = 100.0  # m
+    coriolis: float = 2e-4  # 1/s
+    beta: float = 2e-11  # 1/(m s)
+    epsilon: float = 0.1  # of Adams-Bashforth
+
+    @property
+    def spacing(self) -> float:
+        return self.length / self.n_x
+
+    @property
+    def dt(self) -> float:
+        return 0.125 * self.spacing / float(np.sqrt(self.gravity * self.depth))
+
+    @property
+    def viscosity(self) -> float:
+        return 1e-3 * self.coriolis * self.spacing**2
+
+    @cached_property
+    def f_at_corners(self) -> np.ndarray:
+        y = np.arange(1, self.n_y) * self.spacing
+        return (self.coriolis + self.beta * y).astype(np.float32)
+
+    @cached_property
+    def u(self) -> np.ndarray:
+        y = (np.arange(self.n_y) + 0.5) * self.spacing
+        jet = 10 * np.exp(-(((y - y.mean()) / (0.02 * self.length)) ** 2))
+        return np.repeat(jet[:, None], self.n_x, 1).astype(np.float32)
+
+    @cached_property
+    def height(self) -> np.ndarray:
+        """In balance with the jet, and disturbed."""
+        y = (np.arange(self.n_y)[:, None] + 0.5) * self.spacing
+        x = (np.arange(self.n_x) + 0.5) * self.spacing
+        slope = -(self.coriolis + self.beta * y) / self.gravity * self.u[:, :1]
+        balanced = np.cumsum(self.spacing * slope, axis=0)
+        wave = np.sin(10 * np.pi * x / self.length) * np.cos(16 * np.pi * y / self.length)
+        return (self.depth + balanced - balanced.mean() + 0.2 * wave).astype(np.float32)
+
+    @cached_property
+    def weights(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of the tendencies of a step and of the one before: Euler's, then Adams-Bashforth's."""
+        new = np.full(self.n_steps, (1.5 + self.epsilon) * self.dt, np.float32)
+        old = np.full(self.n_steps, -(0.5 + self.epsilon) * self.dt, np.float32)
+        new[0], old[0] = self.dt, 0
+        return new, old
+
+
+@dataclass(frozen=True)
 class State:
     """The 2 MiB that the HDF5 row puts and gets: an acoustic carry, (u, u_prev) in float32."""
 

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 import backsweep as bs
-from benchmarks.problems import Acoustic, Bloch, Heat, PairForces
+from backsweep import models
+from backsweep.models.shallow_water import stepping
+from benchmarks.problems import Acoustic, Bloch, Heat, PairForces, ShallowWater
 
 Loss = Callable[..., Any]
 
@@ -66,3 +68,42 @@ def make_heat(problem: Heat, checkpointing: bs.Checkpointing | None = None) -> t
         return bs.scan(step, u, length=problem.n_steps, checkpointing=checkpointing)[0]
 
     return final, lambda u: problem.loss(final(u))
+
+
+def shallow_water_model(p: ShallowWater) -> models.ShallowWater:
+    """The package's model of the problem."""
+    return models.ShallowWater(
+        (p.n_y, p.n_x),
+        p.spacing,
+        p.dt,
+        p.n_steps,
+        gravity=p.gravity,
+        coriolis=p.coriolis,
+        beta=p.beta,
+        viscosity=p.viscosity,
+        epsilon=p.epsilon,
+    )
+
+
+def make_shallow_water(
+    problem: ShallowWater, checkpointing: bs.Checkpointing | None = None
+) -> tuple[Callable[[Any], Any], Loss]:
+    """The last height, u and v of a first height, and their misfit."""
+    model = shallow_water_model(problem)
+
+    def last(height):
+        return model.simulate(height, problem.u, checkpointing=checkpointing)
+
+    def misfit(height):
+        return 0.5 * np.sum((last(height)[0] - problem.depth) ** 2)
+
+    return last, misfit
+
+
+def run_shallow_water_in_numpy(problem: ShallowWater) -> tuple[np.ndarray, ...]:
+    """The last height, u and v, by the same step without backsweep."""
+    model = shallow_water_model(problem)
+    carry, advance = stepping(model, problem.height, problem.u, 0.0, 0.0)
+    for x in zip(*problem.weights, strict=True):
+        carry = advance(carry, x)
+    return carry[0]

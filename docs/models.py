@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 
 import backsweep as bs
-from backsweep.models import Acoustic, Burgers, Heat, ricker
+from backsweep.models import Acoustic, Burgers, Heat, ShallowWater, ricker
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -95,7 +95,39 @@ def draw_burgers():
     figure.savefig(IMAGES / "model-burgers.png", dpi=100)
 
 
+def draw_shallow_water():
+    """A jet that meanders, and where the height at a point came from."""
+    shape, spacing = (80, 160), 1e4
+    y, x = (np.mgrid[: shape[0], : shape[1]] + 0.5) * spacing
+    u = 12 * np.exp(-(((y - 4e5) / 8e4) ** 2))
+    balanced = np.cumsum(-spacing * 1e-4 / 9.81 * u, axis=0)
+    bump = 3 * np.exp(-((x - 4e5) ** 2 + (y - 4.5e5) ** 2) / 6e4**2)
+    height = 100 + balanced - balanced.mean() + bump
+    model = ShallowWater(shape, spacing, 40.0, 1050, viscosity=200.0)
+    model.check(height, u)
+    last, u_last, v_last = model.simulate(height, u)
+    gradient = bs.grad(lambda h: model.simulate(h, u)[0][44, 120])(height)
+    figure, axes = plt.subplots(1, 3, figsize=(13, 2.8), layout="constrained", sharey=True)
+    extent = (0, 1.6, 0, 0.8)
+    for axis, h, title in zip(axes, (height, last), ("t = 0", "t = 11.7 h"), strict=False):
+        image = axis.imshow(h, extent=extent, origin="lower", cmap="viridis")
+        axis.set(title=f"height [m], {title}", xlabel="x [1000 km]")
+        figure.colorbar(image, ax=axis)
+    axes[0].set(ylabel="y [1000 km]")
+    arrows = np.s_[4::8, 4::8]
+    axes[1].quiver(x[arrows] / 1e6, y[arrows] / 1e6, u_last[arrows], v_last[arrows])
+    limit = np.percentile(np.abs(gradient), 99.5)
+    image = axes[2].imshow(
+        gradient, extent=extent, origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit
+    )
+    axes[2].plot(1.205, 0.445, "k+", markersize=10)
+    axes[2].set(title="d height at the cross / d first height", xlabel="x [1000 km]")
+    figure.colorbar(image, ax=axes[2])
+    figure.savefig(IMAGES / "model-shallow-water.png", dpi=100)
+
+
 if __name__ == "__main__":
     draw_acoustic()
     draw_heat()
     draw_burgers()
+    draw_shallow_water()

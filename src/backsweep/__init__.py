@@ -1,6 +1,6 @@
 """Exact gradients of long simulations written in plain NumPy, inside a memory budget."""
 
-from backsweep import numpy
+from backsweep import comm, numpy
 from backsweep.api.derivatives import (
     grad,
     hvp,
@@ -15,6 +15,7 @@ from backsweep.api.planning import plan
 from backsweep.api.pullback import Pullback
 from backsweep.api.scans import jit, scan
 from backsweep.api.structure import checkpoint, remat, stop_gradient, sum_over
+from backsweep.comm import BlockedArray, Decomposition
 from backsweep.errors import BacksweepError
 from backsweep.runtime.adjoint import record_adjoint
 from backsweep.runtime.arrays import release_memory
@@ -24,11 +25,14 @@ from backsweep.version import __version__
 
 __all__ = [
     "BacksweepError",
+    "BlockedArray",
     "Checkpointing",
+    "Decomposition",
     "Labels",
     "Pullback",
     "Report",
     "checkpoint",
+    "comm",
     "default_checkpointing",
     "external_step",
     "fori_loop",

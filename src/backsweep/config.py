@@ -8,6 +8,7 @@ BACKSWEEP_VERIFY      0..2, verification of programs after passes
 BACKSWEEP_CHECK_NAN   1: a sweep that becomes infinite or NaN is an error, not a warning
 BACKSWEEP_FAULT       a test's fault in a file's life, "name:count:action" (storage.faults)
 BACKSWEEP_RANKS_ON_NODE  set by the ranks themselves: they share its memory
+SLURM_CPUS_PER_TASK, SLURM_CPUS_ON_NODE, SLURM_MEM_PER_NODE, SLURM_MEM_PER_CPU  bounds in a job
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def _positive(name: str) -> int | None:
 
 def n_cores() -> int:
     """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(place()[1])
 
 
 def ranks_on_node() -> int:
@@ -90,12 +91,32 @@ def n_threads() -> int:
         value = _positive(name)
         if value is not None:
             return value
-    return max(1, n_cores() // ranks_on_node())
+    return _share(n_cores(), ranks_on_node())
+
+
+def _share(n_cores: int, n_ranks: int) -> int:
+    """Threads of one of the ranks that share some cores.
+
+    Where SLURM does not bind processes to what it has allocated, it is kept to all the same.
+    """
+    allocated = _positive("SLURM_CPUS_ON_NODE") or n_cores
+    share = max(1, min(n_cores, allocated) // n_ranks)
+    return min(share, _positive("SLURM_CPUS_PER_TASK") or share)
+
+
+def allocated_bytes() -> int | None:
+    """Memory of a SLURM job on this node; None where it is not said."""
+    per_node, per_cpu = _positive("SLURM_MEM_PER_NODE"), _positive("SLURM_MEM_PER_CPU")
+    if per_node is not None:
+        return per_node << 20
+    n_cores = _positive("SLURM_CPUS_ON_NODE")
+    return None if per_cpu is None or n_cores is None else (per_cpu * n_cores) << 20
 
 
 def place() -> tuple[str, tuple[int, ...]]:
     """The node and the cores of this process."""
-    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(n_cores())
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = os.sched_getaffinity(0) if has_affinity else range(os.cpu_count() or 1)
     return socket.gethostname(), tuple(sorted(cores))
 
 
@@ -109,7 +130,7 @@ def share_node(places: Sequence[tuple[str, tuple[int, ...]]], rank: int) -> None
     if _positive("BACKSWEEP_NUM_THREADS") or _positive("OMP_NUM_THREADS"):
         return
     cores = places[rank][1]
-    os.environ["BACKSWEEP_NUM_THREADS"] = str(max(1, len(cores) // places.count(places[rank])))
+    os.environ["BACKSWEEP_NUM_THREADS"] = str(_share(len(cores), places.count(places[rank])))
 
 
 def cache_folder() -> Path:

@@ -90,6 +90,10 @@ class ResultError(BacksweepError, OSError):
     """A result could not be written or read."""
 
 
+class PartError(BacksweepError, ValueError):
+    """Parts of a gradient that do not make up a whole one."""
+
+
 class Stopped(SystemExit):
     """A signal asked the run to end, and what it has done is durable; exit code 85.
 

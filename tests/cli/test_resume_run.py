@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,6 +140,29 @@ def test_killed_then_on_any_number_of_ranks(folder, expected, ranks, then):
     assert content(folder) == expected
 
 
+@pytest.mark.slow
+def test_one_rank_of_four_is_killed(folder, tmp_path_factory):
+    text = (folder / "own_problem.py").read_text()
+    text = text.replace("(15.0, 2.0)]", "(15.0, 2.0), (7.0, 6.0)]")
+    (folder / "own_problem.py").write_text(text)
+    whole = tmp_path_factory.mktemp("four") / "islands"
+    shutil.copytree(folder, whole)
+    finish(whole)
+    for rank, evaluation in ((3, 3), (0, 6)):
+        job = Job(folder, ranks=4)
+        job.wait_for(f"evaluation {evaluation:3}/")
+        processes = job.rank_processes()
+        assert len(processes) == 4
+        begin = time.monotonic()
+        os.kill(processes[rank], signal.SIGKILL)
+        code = job.end()[0]
+        assert time.monotonic() - begin < GRACE, "nobody waits for a rank that is gone"
+        assert code != 0
+        wait_until_gone(processes.values())
+    assert re.search(r"resuming: \d+ of 12 evaluations recorded", finish(folder, ranks=4))
+    assert content(folder) == content(whole)
+
+
 def wait_until_gone(pids):
     end = time.monotonic() + 10
     while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < end:
@@ -172,6 +196,8 @@ def test_killed_while_something_is_written_or_removed(folder, expected, fault):
         (signal.SIGUSR1, 0, "launcher"),
         (signal.SIGTERM, 0, "launcher"),
         (signal.SIGUSR1, 3, "launcher"),
+        # Hydra, the launcher of MPICH, hands SIGTERM on too.
+        (signal.SIGTERM, 3, "launcher"),
         (signal.SIGUSR1, 3, 0),
         (signal.SIGUSR1, 3, 2),
         (signal.SIGTERM, 3, 1),

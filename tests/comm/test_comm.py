@@ -128,3 +128,42 @@ def test_a_batch_script_without_a_launcher_has_the_node_for_itself(monkeypatch):
     assert config.ranks_on_node() == 1
     monkeypatch.setenv("SLURM_STEP_ID", "0")
     assert config.ranks_on_node() == 8
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, 4),
+        ({"SLURM_CPUS_PER_TASK": "2"}, 2),
+        ({"SLURM_CPUS_ON_NODE": "4"}, 2),
+        ({"SLURM_CPUS_PER_TASK": "8", "SLURM_CPUS_ON_NODE": "8"}, 4),
+        ({"SLURM_CPUS_PER_TASK": "2", "BACKSWEEP_NUM_THREADS": "5"}, 5),
+    ],
+)
+def test_threads_keep_to_what_slurm_has_allocated(monkeypatch, given, expected):
+    """Also where it binds no process to its cores; here two ranks may use all eight."""
+    for name in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("BACKSWEEP_NUM_THREADS", "BACKSWEEP_RANKS_ON_NODE"):
+        monkeypatch.setenv(name, "")
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    config.share_node([("a", tuple(range(8)))] * 2, 0)
+    assert config.n_threads() == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, None),
+        ({"SLURM_MEM_PER_NODE": "2048"}, 2 << 30),
+        ({"SLURM_MEM_PER_NODE": "0"}, None),  # --mem=0: all of it
+        ({"SLURM_MEM_PER_CPU": "1024", "SLURM_CPUS_ON_NODE": "3"}, 3 << 30),
+    ],
+)
+def test_memory_that_slurm_has_allocated(monkeypatch, given, expected):
+    for name in ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert config.allocated_bytes() == expected

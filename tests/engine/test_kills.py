@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +60,31 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return results.pop()
 
 
+def wait_for_a_point(process: subprocess.Popen[str], folder: Path) -> None:
+    """Until the process has made a durable point, or is over: machines differ in speed."""
+
+    def stamp() -> int:
+        with suppress(OSError):
+            return (folder / "manifest.json").stat().st_mtime_ns
+        return 0
+
+    before = stamp()
+    while process.poll() is None and stamp() == before:
+        time.sleep(0.005)
+
+
 def kill_at_random(folder: Path, n_kills: int, seed: int, expected: Any) -> None:
-    """Kill, start with other settings and threads, kill ..."""
+    """Kill, start with other settings and threads, kill ...; most of them after a point."""
     rng = random.Random(seed)
     done = n_finished = n_resumed = 0
     while done < n_kills or n_finished == 0:
         settings = rng.choice(SETTINGS)
         process = start(folder, settings, BACKSWEEP_NUM_THREADS=rng.choice("12"))
         if done < n_kills:
-            time.sleep(rng.uniform(0.6, 2.2))
+            is_late = rng.random() < 0.8
+            if is_late:
+                wait_for_a_point(process, folder)
+            time.sleep(rng.uniform(0, 0.4 if is_late else 2.0))
             process.kill()
             done += 1
         found = finish(process)
@@ -104,7 +121,8 @@ def check_point(point: str, count: int, folder: Path, expected: tuple[str, str])
 
 
 def passed(point: str) -> bool:
-    return not point.startswith("result.")
+    """Whether a gradient comes to it; results and records are what an inversion writes."""
+    return not point.startswith(("result.", "record."))
 
 
 @pytest.mark.slow

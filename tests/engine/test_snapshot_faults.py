@@ -32,7 +32,8 @@ def total(request: bs.Checkpointing) -> Callable[[Any], Any]:
 
 
 def truncate(files: list[Path]) -> None:
-    os.truncate(files[-1], 900)
+    # The last ones are still in buffers.
+    os.truncate(files[len(files) // 2], 900)
 
 
 def flip(files: list[Path]) -> None:
@@ -44,9 +45,9 @@ def flip(files: list[Path]) -> None:
 
 
 def swap(files: list[Path]) -> None:
-    a, b = files[-1].read_bytes(), files[-2].read_bytes()
-    files[-1].write_bytes(b)
-    files[-2].write_bytes(a)
+    a, b = files[1].read_bytes(), files[2].read_bytes()
+    files[1].write_bytes(b)
+    files[2].write_bytes(a)
 
 
 def remove_some(files: list[Path]) -> None:

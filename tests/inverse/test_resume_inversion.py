@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 import backsweep as bs
+from backsweep.comm import SerialComm
 from backsweep.errors import ResumeError, Stopped
-from backsweep.inverse import Evaluator, Inversion, Stage, Tikhonov, Unknown, invert
+from backsweep.inverse import Evaluator, Inversion, Stage, Tikhonov, Unknown, invert, under_way
 from backsweep.inverse import replay as replay_module
+from backsweep.inverse.cost import Cost
 from backsweep.inverse.evaluate import SHORT
 from backsweep.runtime import stop
+from backsweep.runtime.checkpointing import Checkpointing, effective
 from backsweep.storage.records import RecordFolder
 from problems import Decay
 
@@ -136,7 +139,7 @@ def test_items_within_an_evaluation_go_on_at_a_step(tmp_path, monkeypatch):
     """With durable points in the middle of each item's gradient."""
     monkeypatch.setattr("backsweep.inverse.evaluate.SHORT", -1.0)
     assert SHORT > 0
-    monkeypatch.setattr("backsweep.runtime.sweeper.MAX_SECONDS_PER_CALL", 0.0)
+    monkeypatch.setattr("backsweep.runtime.pace.MAX_SECONDS_PER_CALL", 0.0)
     monkeypatch.setattr("backsweep.runtime.sweeper.FIRST_CALL_OPERATIONS", 1)
     from backsweep.runtime import journal
 
@@ -165,6 +168,30 @@ def test_items_within_an_evaluation_go_on_at_a_step(tmp_path, monkeypatch):
     assert n_stops >= 5
     assert any("begun" in sentence for sentence in said)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_sums_and_an_item_have_not_kept_is_one_interval(tmp_path, monkeypatch):
+    """Items of 20 s, or of 40 s, at an interval of 60 s: both are kept from time to time."""
+    clock, saved, intervals = [0.0], [], []
+    monkeypatch.setattr(under_way.time, "monotonic", lambda: clock[0])
+
+    def of_item(number):
+        intervals.append(effective(None).interval)
+        assert clock[0] - saved[-1] + intervals[-1] <= 60.0, "at the item's first point"
+        clock[0] += 20.0 if number < 4 else 40.0
+        return [np.ones(2)], Cost()
+
+    class Noted(under_way.PartialSum):
+        def _save(self):
+            saved.append(clock[0])
+            super()._save()
+
+    saved.append(0.0)
+    state = under_way.UnderWay(tmp_path / "sums")
+    sums = Noted(8, SerialComm(), Checkpointing(interval=60.0), state)
+    sums.run(of_item, is_resumable=True)
+    assert saved == [0.0, 40.0, 80.0, 120.0, 160.0, 200.0, 240.0]
+    assert intervals == [60.0, 40.0, 60.0, 40.0, 60.0, 60.0, 60.0, 60.0]
 
 
 def kill_after(n, die, folder, inversion=KINDS["plain"], **options):

@@ -21,6 +21,7 @@ from backsweep.schedule import (
     fill,
     resume_state,
     simulate,
+    worth_keeping,
 )
 
 M = Level.MEMORY
@@ -99,14 +100,49 @@ def test_from_any_snapshots_in_the_forward_phase():
         at = max(at, held[-1])
         lengths = [b - a for a, b in zip(held, [*held[1:], at], strict=True)]
         expected = at + sum(extra_advances(length, s - i) for i, length in enumerate(lengths[:-1]))
-        if at == held[-1]:
-            expected += extra_advances(n - at, s - len(held) + 1) + 1
-        elif s > len(held):
-            expected += extra_advances(lengths[-1], s - len(held) + 1)
-            expected += extra_advances(n - at, s - len(held)) + 1
+        low, free = held[-1], s - len(held) + 1
+        whole = extra_advances(n - low, free) + 1
+        if free == 1 and at > low:
+            rest = n - at + extra_advances(n - 1 - low, 1)
+        elif at < low + split(n - low, free):
+            rest = whole - (at - low)
         else:
-            expected += n - at + extra_advances(n - 1 - held[-1], 1)
-        assert simulate(Restarted(n, s, held, n, at)).n_advances == expected, (n, s, held, at)
+            rest = extra_advances(at - low, free) + extra_advances(n - at, free - 1) + 1
+            assert rest <= whole, "no worse than from the last snapshot on"
+        assert simulate(Restarted(n, s, held, n, at)).n_advances == expected + rest, (n, s, held)
+
+
+def split(n, s):
+    """How far the schedule goes before it stores for the second time."""
+    return next(a.stop for a in Binomial(n, s).actions() if isinstance(a, Advance))
+
+
+def test_a_state_that_was_saved_is_never_worse_than_starting_over():
+    for n, s in [(150, 2), (150, 3), (100, 7), (41, 40)]:
+        for at in range(1, n):
+            assert n_advances(n, s, [0], n, at) <= extra_advances(n, s) + 1, (n, s, at)
+
+
+def test_snapshots_that_are_not_worth_keeping():
+    draw = random.Random(2)
+    n_given_up = 0
+    for _ in range(1500):
+        n, s, held, end = draw_case(draw)
+        at = draw.choice([None, draw.randint(held[-1], n - 1)])
+        last = n if at is not None else end
+        costs = [n_advances(n, s, held[: k + 1], last, at) for k in range(len(held))]
+        kept = worth_keeping(s, held, last, at)
+        assert kept == held[: len(kept)]
+        assert costs[len(kept) - 1] == min(costs), (n, s, held, last, at)
+        assert min(costs) <= extra_advances(last, s) + (at is not None)
+        n_given_up += len(kept) < len(held)
+    assert n_given_up > 100
+
+
+def n_advances(n, s, held, end, at):
+    """Advances of the rest."""
+    actions = resumed(n, s, held, end, at)
+    return sum(a.stop - a.start for a in actions if isinstance(a, Advance))
 
 
 def test_from_the_start_it_is_the_whole_schedule():

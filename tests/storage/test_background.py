@@ -104,17 +104,62 @@ def test_prefetched_snapshots_do_not_wait(inner):
         for key in range(4):
             store.put(key, state(key))
         store.flush()
-        store.prefetch(3)
-        store.prefetch(2)
+        # The last two are still in the buffers.
+        store.prefetch(1)
+        store.prefetch(0)
         deadline = time.monotonic() + 10
         while store.read_bytes < 2 * LAYOUT.nbytes and time.monotonic() < deadline:
             time.sleep(0.001)
         inner.gate.clear()
-        assert_holds(store, 3, state(3))
-        assert_holds(store, 2, state(2))
-        inner.gate.set()
         assert_holds(store, 1, state(1))
+        assert_holds(store, 0, state(0))
+        inner.gate.set()
+        assert_holds(store, 3, state(3))
         assert store.read_bytes == 3 * LAYOUT.nbytes
+
+
+def test_what_is_still_in_a_buffer_is_not_read(inner):
+    with BackgroundStore(inner, 2) as store:
+        for key in range(4):
+            store.put(key, state(key))
+        store.flush()
+        for key in (3, 2, 3):
+            assert_holds(store, key, state(key))
+        assert store.read_bytes == 0
+        # The latest step is needed first: it stays.
+        assert_holds(store, 0, state(0))
+        assert_holds(store, 3, state(3))
+        assert store.read_bytes == LAYOUT.nbytes
+
+
+def test_the_callers_own_buffers(inner):
+    buffers = [empty() for _ in range(3)]
+    with BackgroundStore(inner, buffers) as store:
+        for key in range(6):
+            number = store.stage()
+            for place, value in zip(buffers[number], state(key), strict=True):
+                place[...] = value
+            store.put_staged(key, number)
+        store.flush()
+        lent = [store.lend(1), store.lend(2)]
+        assert store.lend(3, waits=False) is None and store.lend(1, waits=False) == lent[0]
+        inner.gate.clear()
+        last = store.stage(waits=False)
+        assert sorted((*lent, last)) == [0, 1, 2] and store.stage(waits=False) is None
+        for place, value in zip(buffers[last], state(9), strict=True):
+            place[...] = value
+        store.put_staged(9, last)
+        assert store.stage(waits=False) is None
+        for key, number in zip((1, 2, 9), (*lent, last), strict=True):
+            for found, value in zip(buffers[number], state(key), strict=True):
+                np.testing.assert_array_equal(found, value)
+        store.take_back(lent[0])
+        assert store.stage(waits=False) == lent[0]
+        inner.gate.set()
+        with pytest.raises(SnapshotError, match="no snapshot of step 7"):
+            store.lend(7)
+        store.flush()
+        assert store.keys() == (0, 1, 2, 3, 4, 5, 9)
 
 
 def test_what_is_read_ahead_gives_way(inner):
@@ -191,6 +236,7 @@ def test_a_store_that_always_fails(inner):
 def test_a_read_that_fails_once(inner):
     with BackgroundStore(inner, 1) as store:
         store.put(1, state(1))
+        store.put(2, state(2))
         store.flush()
         inner.failing = [SnapshotError("unreadable")]
         store.prefetch(1)

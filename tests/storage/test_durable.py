@@ -239,16 +239,6 @@ def test_an_edited_manifest(directory):
         assert folder.latest() is None
 
 
-def test_ranks_agree_on_a_generation(directory):
-    with reopen(directory) as folder:
-        assert_point(folder.latest(not_after=2), 2)
-        save(folder, 3)
-    with reopen(directory) as folder:
-        assert folder.latest(not_after=1) is None
-        save(folder, 1)
-        assert_point(folder.latest(), 1)
-
-
 def test_one_process_at_a_time(directory):
     with reopen(directory):
         with pytest.raises(

@@ -127,7 +127,31 @@ def test_one_file_per_snapshot(store):
     store.put(2, state(2))
     assert sorted(os.listdir(store.directory)) == [store.path(1).name, store.path(2).name]
     store.delete(1)
-    assert os.listdir(store.directory) == [store.path(2).name]
+    assert [n for n in os.listdir(store.directory) if n[0] != "."] == [store.path(2).name]
+
+
+def test_the_file_of_a_deleted_snapshot_is_written_over(store):
+    for key in (1, 2):
+        store.put(key, state(key))
+    numbers = {key: store.path(key).stat().st_ino for key in (1, 2)}
+    store.delete(1)
+    store.delete(2)
+    for key in (3, 4, 5):
+        store.put(key, state(key))
+    assert {store.path(key).stat().st_ino for key in (3, 4)} == set(numbers.values())
+    assert len(os.listdir(store.directory)) == 3
+    for key in (3, 4, 5):
+        assert_holds(store, key, state(key))
+    store.delete(3)
+    store.delete(4)
+    spares = [path for path in store.directory.iterdir() if path.name[0] == "."]
+    os.truncate(spares[0], 10)
+    spares[1].unlink()
+    for key in (6, 7):
+        store.put(key, state(key))
+        assert_holds(store, key, state(key))
+    store.close()
+    assert os.listdir(store.directory) == []
 
 
 def test_truncated_file(store):

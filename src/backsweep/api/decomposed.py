@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 
+from backsweep.api.tree import flatten
 from backsweep.comm import (
     AbstractComm,
     BlockedArray,
@@ -16,15 +17,16 @@ from backsweep.comm import (
     require_equal,
 )
 from backsweep.comm.boxes import Box, box_shape, is_inside, slices_in
-from backsweep.errors import DecompositionError
+from backsweep.errors import DecompositionError, ShapeError
 from backsweep.ir import ArrayType, Program, Var, program_hash
-from backsweep.passes.partition import partition
+from backsweep.passes.gradient import cotangent_program
+from backsweep.passes.partition import Local, partition
 from backsweep.passes.partition.demand import hull
 from backsweep.runtime.execute import run_program, unaliased
+from backsweep.runtime.journal import identity_of
 from backsweep.runtime.report import Report
-from backsweep.trace.tracing import active_trace
-
-_SMALL = 1 << 20  # bytes
+from backsweep.runtime.together import Blocks
+from backsweep.trace.tracing import active_trace, content_checksum
 
 
 def run_in_blocks(
@@ -64,12 +66,8 @@ def run_in_blocks(
     comm = decomposition.comm
     require_equal(comm, "the traced program", program_hash(program))
     require_equal(comm, "the decomposition", repr(decomposition))
-    require_equal(comm, "an array of indices, or another small one,", _digest(values))
-    known: dict[Var, np.ndarray] = {}
-    for var, value in zip(program.inputs, values, strict=True):
-        if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
-            known[var] = value
-    local = partition(program, decomposition, known, comm.rank)
+    require_equal(comm, "what its inputs are given", _digest(program, values))
+    local = cut(program, values, decomposition)
     arguments = []
     for var, value, box in zip(program.inputs, values, local.boxes, strict=True):
         if isinstance(value, BlockedArray) and value.is_held:
@@ -79,7 +77,12 @@ def run_in_blocks(
         if part is not None:
             arguments.append(part)
     arguments += local.extras
-    results = unaliased(run_program(local.program, arguments, report), arguments)
+    n_own = len(arguments) - len(local.extras)
+    blocks = Blocks(
+        comm, lambda: _labels(program, values, decomposition, local.boxes, arguments[:n_own])
+    )
+    outputs = run_program(local.program, arguments, report, is_resumable=True, blocks=blocks)
+    results = unaliased(outputs, arguments)
     types: Any = program.out_types
     return [
         value if box is None else BlockedArray.from_parts(type.shape, type.dtype, box, value, comm)
@@ -87,13 +90,52 @@ def run_in_blocks(
     ]
 
 
-def _digest(values: Sequence[Any]) -> str:
-    """Of what is small: with other indices on other ranks, these would wait for each other."""
-    digest = 0
-    for value in values:
-        if not isinstance(value, BlockedArray) and np.asarray(value).nbytes <= _SMALL:
-            digest = zlib.crc32(np.asarray(value).tobytes(), digest)
-    return f"{digest:08x}"
+def cut(program: Program, values: Sequence[Any], decomposition: Decomposition) -> Local:
+    """What this rank runs of a program.
+
+    Raises
+    ------
+    DecompositionError
+    """
+    known: dict[Var, np.ndarray] = {}
+    for var, value in zip(program.inputs, values, strict=True):
+        if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
+            known[var] = value
+    return partition(program, decomposition, known, decomposition.comm.rank)
+
+
+def _digest(program: Program, values: Sequence[Any]) -> str:
+    """Checksums of all that every rank has the whole of: it must be the same."""
+    named = zip(program.inputs, values, strict=True)
+    found = [
+        f"{var.name}: {content_checksum(np.asarray(value))}"
+        for var, value in named
+        if not isinstance(value, BlockedArray)
+    ]
+    return ", ".join(found)
+
+
+def _labels(
+    program: Program,
+    values: Sequence[Any],
+    decomposition: Decomposition,
+    boxes: Sequence[Any],
+    parts: Sequence[np.ndarray],
+) -> dict[str, str]:
+    """What this rank knows of the identity of the whole: of arrays read by blocks, its own."""
+    own = iter(parts)
+    known = []
+    for value, box in zip(values, boxes, strict=True):
+        part = next(own) if box is not None else np.empty(0)
+        known.append(part if isinstance(value, BlockedArray) else value)
+    cut = {
+        "ranks": str(decomposition.comm.size),
+        "ranks along the cut axes": str(decomposition.ranks),
+        "cut axes": str(decomposition.axes),
+        "grid": str(decomposition.shape),
+        "periodic": str(decomposition.periodic),
+    }
+    return cut | identity_of(program, known)
 
 
 def _fetched(value: BlockedArray, box: Box | None, comm: AbstractComm) -> np.ndarray | None:
@@ -116,3 +158,51 @@ def _part(value: Any, type: Any, box: Any) -> np.ndarray:
         return value.read(box)
     part = np.asarray(value, type.dtype)[tuple(slice(*r) for r in box)]
     return np.ascontiguousarray(part).reshape(part.shape)
+
+
+class BlockPullback:
+    """The linear map from cotangents of the outputs to cotangents of the inputs, in blocks.
+
+    It holds no trajectory: each call runs forward and back. Every rank must call.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        active: Sequence[bool],
+        values: Sequence[Any],
+        decomposition: Decomposition,
+        build: Callable[[Any], Any],
+    ) -> None:
+        self._out_types: Any = program.out_types
+        self._program = cotangent_program(program, active)
+        self._values, self._decomposition, self._build = values, decomposition, build
+        self.report = Report()
+
+    def __call__(self, cotangent: Any) -> Any:
+        leaves, _ = flatten(cotangent)
+        shapes = [np.shape(leaf) for leaf in leaves]
+        if shapes != [t.shape for t in self._out_types]:
+            raise ShapeError(
+                f"the pullback needs cotangents of the shapes {[t.shape for t in self._out_types]}"
+                f", it was given {shapes}"
+            )
+        cts = [v for v, t in zip(leaves, self._out_types, strict=True) if t.is_inexact]
+        arguments = [*self._values, *cts]
+        return self._build(
+            run_in_blocks(self._program, arguments, self._decomposition, self.report)
+        )
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

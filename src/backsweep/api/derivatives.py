@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from backsweep.api.decomposed import run_in_blocks
+from backsweep.api.decomposed import BlockPullback, run_in_blocks
 from backsweep.api.pullback import Pullback
 from backsweep.api.tracer import Traced, apply_program, trace_function, type_of
 from backsweep.api.tree import Tree, flatten
@@ -22,11 +22,9 @@ from backsweep.codegen import statistics
 from backsweep.comm import BlockedArray, Decomposition
 from backsweep.errors import DifferentiationError, ShapeError
 from backsweep.ir import ArrayType, Builder, Program, verify
-from backsweep.ir.builder import scalar
 from backsweep.passes import check_forward_mode, jvp_program, simplify, transpose
 from backsweep.passes import linearize as linearize_program
-from backsweep.passes.jvp import instantiate
-from backsweep.passes.linearize import transpose_equations
+from backsweep.passes.gradient import value_and_grad_program
 from backsweep.runtime.execute import run_program, unaliased
 from backsweep.runtime.fingerprint import fingerprint
 from backsweep.runtime.report import Report
@@ -150,7 +148,7 @@ def value_and_grad(
         if not out_types:
             raise DifferentiationError("the function to differentiate returned nothing")
         _check_loss(out_types[0])
-        program = _value_and_grad_program(call.traced.program, call.active)
+        program = value_and_grad_program(call.traced.program, call.active)
         report = Report()
         outputs = _applied(program, call.values, decomposition, report)
         n = len(out_types)
@@ -192,30 +190,18 @@ def _complete(report: Report, before: Any, begin: float, value: Any, gradient: A
         report.gradient_fingerprint = fingerprint(gradient)
 
 
-def _value_and_grad_program(program: Program, active: Sequence[bool]) -> Program:
-    """inputs -> (outputs, gradients of the first output)."""
-    parts = linearize_program(program, active)
-    b = Builder()
-    arguments = tuple(b.input(v.type, v.name) for v in program.inputs)
-    results = b.inline(parts.primal, arguments)
-    outputs, residuals = results[: parts.n_outputs], results[parts.n_outputs :]
-    one = scalar(1, outputs[0])
-    cts = [one if k == 0 else None for k, a in enumerate(parts.active_out) if a]
-    if not parts.active_out[0]:
-        cts = [None] * len(cts)
-    bars = transpose_equations(b, parts.tangent, residuals, cts)
-    full = [instantiate(b, bar, bar.type) for bar in bars]
-    return verify(simplify(b.build([*outputs, *full], f"value_and_grad_{program.name}")))
-
-
 def grad(
-    function: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
+    function: Callable[..., Any],
+    argnums: Argnums = 0,
+    has_aux: bool = False,
+    *,
+    decomposition: Decomposition | None = None,
 ) -> Callable[..., Any]:
     """A function that returns the gradient; with `has_aux` ``(gradient, aux)``.
 
     See `value_and_grad`.
     """
-    both = value_and_grad(function, argnums, has_aux)
+    both = value_and_grad(function, argnums, has_aux, decomposition=decomposition)
 
     def evaluated(*args: Any) -> Any:
         out, gradient = both(*args)
@@ -225,7 +211,11 @@ def grad(
 
 
 def jvp(
-    function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
+    function: Callable[..., Any],
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    *,
+    decomposition: Decomposition | None = None,
 ) -> tuple[Any, Any]:
     """Value and directional derivative, in one forward sweep.
 
@@ -234,6 +224,8 @@ def jvp(
     function : callable
     primals, tangents : tuple
         Arguments and directions, of the same structure.
+    decomposition : Decomposition, optional
+        As for `value_and_grad`.
 
     Returns
     -------
@@ -244,7 +236,8 @@ def jvp(
     keep = [t.is_inexact for t in call.traced.program.out_types]
     program, _ = jvp_program(call.traced.program, call.active, keep=keep)
     program = check_forward_mode(verify(simplify(program)))
-    outputs = [_unwrapped(v) for v in apply_program(program, [*call.values, *dots])]
+    results = _applied(program, [*call.values, *dots], decomposition)
+    outputs = [_unwrapped(v) for v in results]
     return _paired(call, outputs, keep)
 
 
@@ -287,7 +280,9 @@ def _linearized(call: _Call) -> Any:
     return parts, call.traced.out_tree.build(outputs), residuals, report
 
 
-def vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Pullback]:
+def vjp(
+    function: Callable[..., Any], *primals: Any, decomposition: Decomposition | None = None
+) -> tuple[Any, Pullback | BlockPullback]:
     """Value and pullback.
 
     Parameters
@@ -295,6 +290,8 @@ def vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Pullback]:
     function : callable
     *primals : pytree of array_like
         Copied, as captured arrays are: changing them later does not change the pullback.
+    decomposition : Decomposition, optional
+        As for `value_and_grad`. Each call of the pullback then runs forward again.
 
     Returns
     -------
@@ -303,6 +300,8 @@ def vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Pullback]:
         Takes a cotangent of the value's structure, returns a tuple of cotangents.
     """
     call = _trace_outside(function, primals, "vjp")
+    if decomposition is not None:
+        return _vjp_in_blocks(call, decomposition, tuple(range(len(primals))))
     parts, value, residuals, report = _linearized(call)
     out_types = call.traced.program.out_types
     given = [t.is_inexact for t in out_types]
@@ -315,6 +314,23 @@ def vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Pullback]:
         return _shaped_like_arguments(call, bars, argnums)
 
     return value, Pullback(program, residuals, out_types, build, report)
+
+
+def _vjp_in_blocks(
+    call: _Call, decomposition: Decomposition, argnums: Argnums
+) -> tuple[Any, BlockPullback]:
+    program, values = call.traced.program, [_kept(v) for v in call.values]
+    outputs = [_unwrapped(v) for v in run_in_blocks(program, values, decomposition)]
+
+    def build(bars: Any) -> Any:
+        return _shaped_like_arguments(call, bars, argnums)
+
+    pullback = BlockPullback(program, call.active, values, decomposition, build)
+    return call.traced.out_tree.build(outputs), pullback
+
+
+def _kept(value: Any) -> Any:
+    return value if isinstance(value, BlockedArray) else np.array(value)
 
 
 def _with_all_cotangents(program: Program, parts: Any, given: list[bool], types: Any) -> Program:
@@ -352,7 +368,11 @@ def linearize(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callabl
 
 
 def hvp(
-    function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
+    function: Callable[..., Any],
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    *,
+    decomposition: Decomposition | None = None,
 ) -> tuple[Any, Any]:
     """Gradient and product of the Hessian with a direction, forward over reverse.
 
@@ -362,6 +382,8 @@ def hvp(
         Returns a real scalar.
     primals, tangents : tuple
         Arguments and directions. The Hessian is that with respect to all of them.
+    decomposition : Decomposition, optional
+        As for `value_and_grad`.
 
     Returns
     -------
@@ -369,4 +391,4 @@ def hvp(
         One entry for each argument; alone where there is one argument.
     """
     argnums: Argnums = 0 if len(primals) == 1 else tuple(range(len(primals)))
-    return jvp(grad(function, argnums), primals, tangents)
+    return jvp(grad(function, argnums), primals, tangents, decomposition=decomposition)

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from backsweep.api.decomposed import cut
 from backsweep.api.derivatives import Argnums, value_and_grad
 from backsweep.api.tracer import trace_function, type_of
 from backsweep.api.tree import flatten
+from backsweep.comm import Decomposition
 from backsweep.runtime.forecast import Forecast, forecast, sweep_budgets
 
 
 def plan(
-    function: Callable[..., Any], argnums: Argnums = 0, *, measure: bool = False
+    function: Callable[..., Any],
+    argnums: Argnums = 0,
+    *,
+    measure: bool = False,
+    decomposition: Decomposition | None = None,
 ) -> Callable[..., Forecast]:
     """A function that tells what `value_and_grad` would cost, and runs nothing of it.
 
@@ -22,6 +28,9 @@ def plan(
         As for `value_and_grad`. It is traced; values of arguments do not matter.
     measure : bool
         Run some steps of each scan with made-up values, for predicted seconds. Compiles.
+    decomposition : Decomposition, optional
+        As for `value_and_grad`: what this rank will do. On a `comm.PlannedComm` for a job of any
+        size. Seconds are those of computing, without messages.
 
     Returns
     -------
@@ -44,7 +53,11 @@ def plan(
     def planned(*args: Any) -> Forecast:
         leaves, tree = flatten(tuple(args))
         traced = trace_function(gradient, [type_of(leaf) for leaf in leaves], tree)
-        return forecast(traced.program, measure=measure)
+        program = traced.program
+        if decomposition is not None:
+            values = [*traced.captured, *leaves]
+            program = cut(program, values, decomposition).program
+        return forecast(program, measure=measure)
 
     return planned
 

@@ -12,6 +12,7 @@ from backsweep import config
 from backsweep.api.names import leaf_names
 from backsweep.api.tree import Tree, flatten
 from backsweep.comm import BlockedArray
+from backsweep.errors import DecompositionError
 from backsweep.ir import ArrayType, Atom, Literal, Program, Var, verify
 from backsweep.passes import simplify
 from backsweep.passes.powers import multiply_by_inverse_powers
@@ -101,11 +102,21 @@ def apply_program(
     """
     trace = active_trace()
     if trace is None:
+        _refuse_blocks(program, values)
         return unaliased(run_program(program, values, report, is_resumable=True), values)
     atoms = [v if isinstance(v, (Var, Literal)) else lift(v) for v in values]
     atoms = [materialized(trace, a) for a in atoms]
     atoms = [_cast(trace, a, v.type) for a, v in zip(atoms, program.inputs, strict=True)]
     return [wrap(a) for a in trace.builder.inline(program, tuple(atoms))]
+
+
+def _refuse_blocks(program: Program, values: Sequence[Any]) -> None:
+    for var, value in zip(program.inputs, values, strict=True):
+        if isinstance(value, BlockedArray):
+            raise DecompositionError(
+                f"{var.name or 'an argument'} is a {value!r}, and no rank has the whole of it: "
+                "pass decomposition=, as in value_and_grad(misfit, decomposition=dec)"
+            )
 
 
 def run_traced(function: Callable[..., Any], *args: Any) -> Any:

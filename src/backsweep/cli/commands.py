@@ -31,7 +31,7 @@ def run_forward(
                 f"model = {job.run.model!r} has no simulate(parameters, item): there are no data"
             )
         evaluator = Evaluator(job.described, job.comm, job.checkpointing)
-        parameters = _parameters(job, model)
+        parameters = model_parameters(job, model)
         job.described.check(parameters)
         if job.comm.is_root:
             check_target(output, overwrite)
@@ -43,7 +43,7 @@ def run_forward(
         console.print(f"result      {output.resolve()}")
 
 
-def _parameters(job: Job, model: str) -> dict[str, Any]:
+def model_parameters(job: Job, model: str) -> dict[str, Any]:
     """The start or true parameters, or the best ones of a result file."""
     start = job.described.start
     if model == "start":

@@ -42,15 +42,15 @@ def run_inversion(path: Path, changes: Sequence[str], overwrite: bool, fresh: bo
         with agreement(job.comm):
             inversion = job.run.inversion()
             check_inversion(job.described, inversion)
-            Evaluator(job.described, job.comm)
+            Evaluator(job.described, job.comm, ranks_per_item=job.run.ranks_per_shot)
             if job.comm.is_root:
-                check_target(target, overwrite or _is_begun(request))
+                check_target(target, overwrite or is_begun(request))
                 if job.run.output.picture:
                     check_picture(Path(job.run.output.picture))
         _run(job, inversion, request, Saver(target, run_attributes(job), console.print), begin)
 
 
-def _is_begun(request: Checkpointing) -> bool:
+def is_begun(request: Checkpointing) -> bool:
     """Whether there is something to resume: then the result is that of this run so far."""
     return request.resume and os.path.exists(Path(request.directory or "", "manifest.json"))
 
@@ -81,6 +81,7 @@ def _run(
                 say=console.print,
                 history=history,
                 identity=identity,
+                ranks_per_item=job.run.ranks_per_shot,
             )
     except BaseException as error:
         _save_partial(job, saver, history, error)

@@ -63,6 +63,45 @@ def invert(
 
 
 @app.command()
+def gradient(
+    run: RunPath,
+    changes: Changes = None,
+    overwrite: Overwrite = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over, whatever there is to resume.")
+    ] = False,
+    items: Annotated[
+        str,
+        typer.Option(
+            metavar="FIRST:END|K/N",
+            help="Only these items: a part, for `reduce`. K/N: the K-th of N shares.",
+        ),
+    ] = "",
+    model: Annotated[str, typer.Option(help="start, true, or a result file.")] = "start",
+    stage: Annotated[int, typer.Option(help="Of the run file, the first is 1.")] = 1,
+    output: Annotated[
+        Path | None, typer.Option(help="Default: gradient.h5, or part-FIRST-END.h5.")
+    ] = None,
+) -> None:
+    """Misfit and gradient at one model, of all items or of some."""
+    from backsweep.cli.gradients import run_gradient
+
+    _guarded(run_gradient, run, changes or [], items, model, stage, output, overwrite, fresh)
+
+
+@app.command()
+def reduce(
+    parts: Annotated[list[Path], typer.Argument(metavar="PART.h5...", help="From `gradient`.")],
+    output: Annotated[Path, typer.Option(help="File for the sum.")] = Path("gradient.h5"),
+    overwrite: Overwrite = False,
+) -> None:
+    """Add up the parts of a gradient: the same bits as those of one job."""
+    from backsweep.cli.gradients import reduce_parts
+
+    _guarded(reduce_parts, parts, output, overwrite)
+
+
+@app.command()
 def forward(
     run: RunPath,
     changes: Changes = None,

@@ -13,9 +13,9 @@ from backsweep.api.planning import budget_sweep, plan
 from backsweep.cli.job import Job, open_job
 from backsweep.cli.output import console, print_rows
 from backsweep.cli.pictures import check_picture, draw_budgets
-from backsweep.comm import agreement
+from backsweep.comm import Decomposition, PlannedComm, agreement
 from backsweep.errors import RunFileError
-from backsweep.inverse.evaluate import Evaluator
+from backsweep.inverse.evaluate import Evaluator, ranks_of_item
 from backsweep.inverse.invert import check_inversion
 from backsweep.runtime.checkpointing import default_checkpointing, format_bytes
 
@@ -28,14 +28,14 @@ def print_plan(path: Path, changes: Sequence[str], sweep: Path | None) -> None:
     with agreement(job.comm):
         inversion = job.run.inversion()
         check_inversion(job.described, inversion)
-        Evaluator(job.described, job.comm)
+        Evaluator(job.described, job.comm, ranks_per_item=job.run.ranks_per_shot)
         if sweep is not None and job.comm.is_root:
             check_picture(sweep)
     if not job.comm.is_root:
         return
     start, n_items = job.described.start, len(job.problem.items)
     with default_checkpointing(job.checkpointing):
-        forecast = plan(_loss(job), measure=True)(start)
+        forecast = plan(_loss(job), measure=True, decomposition=_blocks(job))(start)
     n_evaluations = sum(stage.evaluations for stage in inversion.stages)
     n_gradients = n_evaluations * n_items
     arrays = ", ".join(f"{name} {value.shape} {value.dtype}" for name, value in start.items())
@@ -45,9 +45,11 @@ def print_plan(path: Path, changes: Sequence[str], sweep: Path | None) -> None:
             ("items", f"{n_items}, on {job.comm.size} rank(s) of {config.n_threads()} thread(s)"),
         ]
     )
-    console.print("one item's gradient, on one rank:")
+    n_ranks = 1 if (blocks := _blocks(job)) is None else blocks.n_ranks
+    of_several = "" if n_ranks == 1 else f" of the {n_ranks} that share it"
+    console.print(f"one item's gradient, on one rank{of_several}:")
     console.print(str(forecast))
-    hours = n_gradients * forecast.seconds / job.comm.size / 3600
+    hours = n_gradients * forecast.seconds / (job.comm.size // n_ranks) / 3600
     print_rows(
         [
             (
@@ -70,12 +72,21 @@ def print_memory(job: Job) -> None:
     if hasattr(job.problem, "prepare") and not hasattr(job.problem, "simulate"):
         return
     with default_checkpointing(job.checkpointing):
-        forecast = plan(_loss(job))(job.described.start)
+        forecast = plan(_loss(job), decomposition=_blocks(job))(job.described.start)
     needed, left = format_bytes(forecast.gradient_bytes), format_bytes(forecast.available_bytes)
     advice = ""
     if not forecast.fits:
         advice = ": too little; lower checkpointing.memory, or use fewer ranks on a node"
     console.print(f"memory      a gradient takes {needed} per rank, {left} are left{advice}")
+
+
+def _blocks(job: Job) -> Decomposition | None:
+    """How the first group of ranks shares the grid of an item."""
+    n_items = len(job.problem.items)
+    n_ranks = ranks_of_item(job.run.ranks_per_shot, job.comm.size, n_items)
+    if n_ranks == 1:
+        return None
+    return Decomposition(job.described.grid(), comm=PlannedComm(n_ranks))
 
 
 def _loss(job: Job) -> Callable[[Any], Any]:

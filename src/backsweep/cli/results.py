@@ -30,11 +30,18 @@ def run_attributes(job: Job) -> dict[str, Any]:
         "title": job.run.title,
         "model": job.run.model,
         "run_file": job.text,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "host": platform.node(),
         "ranks": job.comm.size,
     }
-    found["version_backsweep"] = __version__
+    return found | origin()
+
+
+def origin() -> dict[str, Any]:
+    """When, where and with which libraries a result was made."""
+    found = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "version_backsweep": __version__,
+    }
     return found | {f"version_{name}": version(name) for name in _LIBRARIES}
 
 

@@ -132,6 +132,7 @@ class RunFile(Table):
     stages: list[dict[str, Any]] = []
     checkpointing: CheckpointingTable = CheckpointingTable()
     output: OutputTable = OutputTable()
+    ranks_per_shot: Count | Literal["auto"] = 1
 
     def inversion(self) -> Inversion:
         return Inversion(

@@ -330,7 +330,8 @@ from numba import float32, float64, int32, int64, njit, types
 from backsweep.codegen.native import (
     add_blocks_c8, add_blocks_c16, add_blocks_f4, add_blocks_f8, arguments_are_disjoint, barrier,
     call_back, copy_bytes, copy_exactly, f32, f64, fill_zero, flush_denormals, fold_f32, fold_f64,
-    i32, i64, narrow, p_f32, p_f64, p_i32, p_i64, p_u8, restore_denormals, rows_between, rows_of, u8, view,
+    i32, i64, narrow, p_f32, p_f64, p_i32, p_i64, p_u8, restore_denormals, rows_between, rows_of,
+    u8, view,
 )
 from backsweep.codegen.native_math import (
     exponent_of, far_rest, far_turns, mantissa_of, power_of_two, root_guess, upper_half,

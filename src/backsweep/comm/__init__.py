@@ -8,8 +8,10 @@ from backsweep.comm.blocked import BlockedArray
 from backsweep.comm.check import require_equal
 from backsweep.comm.errors import Agreed, agreement, stop_message
 from backsweep.comm.grid import Decomposition
+from backsweep.comm.groups import Groups
 from backsweep.comm.halo import HaloExchange
 from backsweep.comm.launch import connect, serial, world
+from backsweep.comm.planned import PlannedComm
 from backsweep.comm.team import Team
 from backsweep.comm.tree import TreeSum
 
@@ -18,7 +20,9 @@ __all__ = [
     "Agreed",
     "BlockedArray",
     "Decomposition",
+    "Groups",
     "HaloExchange",
+    "PlannedComm",
     "SerialComm",
     "Team",
     "TreeSum",

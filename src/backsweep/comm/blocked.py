@@ -115,6 +115,11 @@ class BlockedArray:
         """The values that this rank holds."""
         return self._own()[1]
 
+    @property
+    def comm(self) -> AbstractComm:
+        """The ranks that hold the parts."""
+        return self._comm or world()
+
     def read(self, box: Sequence[tuple[int, int]]) -> np.ndarray:
         """The values of a box, contiguous in C order.
 
@@ -204,7 +209,7 @@ class BlockedArray:
     def _together(self) -> tuple[AbstractComm, Box, np.ndarray]:
         """Communicator and part, once all ranks know that the parts make the whole."""
         box, values = self._own()
-        comm = self._comm or world()
+        comm = self.comm
         boxes = comm.allgather(box)
         with agreement(comm):
             n_cells = sum(math.prod(box_shape(part)) for part in boxes)

@@ -11,6 +11,9 @@ from backsweep.comm.base import AbstractComm
 
 Terms = Sequence[np.ndarray]
 
+Node = tuple[int, int]
+"""Level and number of a node of the tree."""
+
 
 def items_of_rank(n_items: int, rank: int, size: int) -> range:
     """Contiguous numbers, so that a rank holds few partial sums."""
@@ -32,13 +35,13 @@ class TreeSum:
 
     def __init__(self, n: int) -> None:
         self.n = n
-        self._partial: dict[tuple[int, int], Terms] = {}
+        self._partial: dict[Node, Terms] = {}
 
     def add(self, number: int, terms: Terms) -> None:
         """Add the arrays of one item."""
         self.put(0, number, terms)
 
-    def nodes(self) -> dict[tuple[int, int], Terms]:
+    def nodes(self) -> dict[Node, Terms]:
         """The sums so far by (level, k): of the items from k 2^level to (k + 1) 2^level - 1."""
         return dict(self._partial)
 
@@ -57,6 +60,14 @@ class TreeSum:
 
     def reduce(self, comm: AbstractComm) -> Terms | None:
         """The whole sum, on the root. Collective: every rank must call."""
+        nodes = self.collect(comm)
+        if nodes is None:
+            return None
+        (total,) = nodes.values()
+        return total
+
+    def collect(self, comm: AbstractComm) -> dict[Node, Terms] | None:
+        """The sums of all ranks together, on the root. Collective: every rank must call."""
         step = 1
         while step < comm.size:
             if comm.rank % (2 * step):
@@ -67,5 +78,4 @@ class TreeSum:
                 for (level, k), terms in comm.receive(comm.rank + step):
                     self.put(level, k, terms)
             step *= 2
-        (total,) = self._partial.values()
-        return total
+        return self.nodes()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -37,6 +37,14 @@ _COLUMNS: dict[str, tuple[str, Callable[[Row], Any]]] = {
     "snapshot_bytes": ("B", lambda r: r.cost.snapshot_bytes_memory + r.cost.snapshot_bytes_disk),
     "peak_bytes": ("B", lambda r: r.cost.peak_bytes),
 }
+
+
+def columns(rows: Sequence[Row]) -> dict[str, Variable]:
+    """What is told of each evaluation."""
+    return {
+        name: Variable(np.array([read(r) for r in rows]), ("evaluation",), unit)
+        for name, (unit, read) in _COLUMNS.items()
+    }
 
 
 @final
@@ -102,9 +110,8 @@ class History:
 
     def variables(self) -> dict[str, Variable]:
         """Everything, with named dimensions and units."""
-        d, found = self.described, self.described.coordinates()
-        for name, (unit, read) in _COLUMNS.items():
-            found[name] = Variable(np.array([read(r) for r in self.rows]), ("evaluation",), unit)
+        d = self.described
+        found = d.coordinates() | columns(self.rows)
         found["evaluations_at_iteration"] = Variable(
             np.array([n for n, _ in self.models], np.int64), ("iteration",)
         )

@@ -24,11 +24,10 @@ MAX_WHOLE = 1 << 28
 _PIECE = 1 << 20
 
 
-def identity_of(described: Described, inversion: Inversion) -> dict[str, str]:
-    """Labels and texts of all that decides what an inversion finds, as far as it can be told.
+def identity_of_problem(described: Described) -> dict[str, str]:
+    """Labels and texts of all that decides what a problem's misfits are, as far as it can be told.
 
-    Ranks, threads and budgets are not part of it: bits do not depend on them. Labels of settings
-    are the keys of run files.
+    Ranks, threads and budgets are not part of it: bits do not depend on them.
     """
     found = {
         "backsweep": __version__,
@@ -43,6 +42,14 @@ def identity_of(described: Described, inversion: Inversion) -> dict[str, str]:
     for kind in ("masks", "scales"):
         given = getattr(described.problem, kind, None) or {}
         found |= {f"{kind} of {name}": text_of(value) for name, value in given.items()}
+    if hasattr(described.problem, "identity"):
+        found |= {str(k): str(v) for k, v in described.problem.identity().items()}
+    return found
+
+
+def identity_of(described: Described, inversion: Inversion) -> dict[str, str]:
+    """Of all that decides what an inversion finds. Labels of settings are the keys of run files."""
+    found = identity_of_problem(described)
     for number, stage in enumerate(inversion.stages):
         settings = {"evaluations": stage.evaluations, **stage.settings}
         found |= {f"stages.{number}.{k}": text_of(v) for k, v in settings.items()}
@@ -54,9 +61,12 @@ def identity_of(described: Described, inversion: Inversion) -> dict[str, str]:
             found[f"parameters.{name}.{field.name}"] = text_of(getattr(unknown, field.name))
     for name, regularisers in inversion.regularisers.items():
         found[f"regularisation of {name}"] = text_of(regularisers)
-    if hasattr(described.problem, "identity"):
-        found |= {str(k): str(v) for k, v in described.problem.identity().items()}
     return found
+
+
+def difference(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The labels whose texts differ."""
+    return [label for label in dict.fromkeys([*was, *now]) if was.get(label) != now.get(label)]
 
 
 def text_of(value: Any) -> str:

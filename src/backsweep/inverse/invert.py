@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from backsweep.comm import AbstractComm, SerialComm, Team, agreement
+from backsweep.comm import AbstractComm, SerialComm, Team
 from backsweep.errors import ModelError
-from backsweep.inverse.evaluate import Evaluator
+from backsweep.inverse.evaluate import Evaluator, RanksPerItem
 from backsweep.inverse.history import History
 from backsweep.inverse.identity import identity_of
 from backsweep.inverse.inversion import Inversion, Stage
 from backsweep.inverse.problem import Described
+from backsweep.inverse.recording import recording
 from backsweep.inverse.replay import Calls
 from backsweep.inverse.root import RootRun
 from backsweep.inverse.transforms import Unknowns
 from backsweep.inverse.units import unknown_settings
-from backsweep.runtime import stop
 from backsweep.runtime.checkpointing import Checkpointing
-from backsweep.storage.records import RecordFolder
 
 
 def _silent(found: Any) -> None:
@@ -37,6 +35,7 @@ def invert(
     say: Callable[[str], None] = _silent,
     history: History | None = None,
     identity: Mapping[str, str] | None = None,
+    ranks_per_item: RanksPerItem = 1,
 ) -> History:
     """Find the parameters of least misfit. Collective: every rank must call.
 
@@ -60,6 +59,8 @@ def invert(
         Filled in as the inversion goes on, for whoever wants to save it after an exception.
     identity : mapping of str to str, optional
         What else tells this inversion from others that might be resumed.
+    ranks_per_item : int or "auto"
+        So many ranks share the grid of one item.
 
     Returns
     -------
@@ -101,14 +102,16 @@ def invert(
     history = history or History(Described(problem))
     if history.described.problem is not problem:
         raise ModelError("the history is that of another problem: make a History(Described(...))")
-    evaluator = Evaluator(history.described, comm, request)
+    evaluator = Evaluator(history.described, comm, request, ranks_per_item)
     check_inversion(history.described, inversion)
     names = ("evaluate", "gauss_newton", "illumination", "set_stage", "stop")
     tasks = {name: getattr(evaluator, name) for name in names}
-    labels = dict(identity or {})
+
+    def known_by() -> dict[str, str]:
+        return identity_of(history.described, inversion) | dict(identity or {})
+
     with (
-        _watching_if(request.resume, comm),
-        _records(request, history.described, inversion, comm, labels) as folder,
+        recording(request, comm, known_by) as folder,
         Team(comm, tasks) as team,
     ):
         if comm.is_root:
@@ -122,37 +125,6 @@ def invert(
             if folder is not None:
                 folder.clear()
     return history
-
-
-@contextmanager
-def _watching_if(is_resumable: bool, comm: AbstractComm) -> Iterator[None]:
-    if not is_resumable:
-        yield
-        return
-    with stop.watching(comm):
-        yield
-
-
-@contextmanager
-def _records(
-    request: Checkpointing,
-    described: Described,
-    inversion: Inversion,
-    comm: AbstractComm,
-    labels: Mapping[str, str],
-) -> Iterator[RecordFolder | None]:
-    """The root's folder of records, if the inversion is to be resumable."""
-    folder: RecordFolder | None = None
-    with agreement(comm):
-        if request.resume and comm.is_root:
-            assert request.directory is not None
-            identity = identity_of(described, inversion) | dict(labels)
-            folder = RecordFolder(request.directory, identity, fresh=request.fresh)
-    if folder is None:
-        yield None
-        return
-    with folder:
-        yield folder
 
 
 def check_inversion(described: Described, inversion: Inversion) -> None:

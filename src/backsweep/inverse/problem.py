@@ -53,6 +53,9 @@ class OptionalMembers(Protocol):
     scales : mapping of str to ndarray or float
         Typical size of a change [unit of the parameter], whatever the transform: the unit of the
         unknowns.
+    grid : tuple of int
+        Shape of the grid that several ranks share where they work on one item; by default that of
+        the largest parameter.
     """
 
     dims: Mapping[str, tuple[str, ...]]
@@ -60,6 +63,7 @@ class OptionalMembers(Protocol):
     coords: Mapping[str, tuple[np.ndarray, str]]
     masks: Mapping[str, np.ndarray]
     scales: Mapping[str, Any]
+    grid: tuple[int, ...]
 
     def true(self) -> Mapping[str, np.ndarray]:
         """The parameters behind made data, with which a result is compared."""
@@ -138,6 +142,25 @@ class Described:
     def member(self, kind: str, name: str, default: Any = None) -> Any:
         """An entry of one of the optional mappings."""
         return (getattr(self.problem, kind, None) or {}).get(name, default)
+
+    def grid(self) -> tuple[int, ...]:
+        """The shape of the grid that can be cut into blocks.
+
+        Raises
+        ------
+        ModelError
+            If there is none.
+        """
+        found = getattr(self.problem, "grid", None)
+        if found is None:
+            found = max(self.start.values(), key=np.size).shape
+        if not found:
+            raise ModelError(
+                f"several ranks cannot share an item of the problem "
+                f"{type(self.problem).__name__}: its parameters are no fields on a grid; leave "
+                "ranks_per_shot at 1, or give the problem a member `grid`"
+            )
+        return tuple(int(n) for n in found)
 
     def variable(self, name: str, values: Any, prefix: tuple[str, ...] = ()) -> Variable:
         """A parameter with its dimensions and unit."""

@@ -4,8 +4,9 @@ The sum over the items runs along a fixed tree of their numbers (`comm.tree`), a
 keeps are nodes of that tree. So any number of ranks can go on with them, and gets the same bits.
 
     call-00000012-0123456789abcdef/     the 13th call, and the checksum of its arguments
-        sums-3-of-8.h5                  what rank 3 of 8 has added up
+        sums-3-of-8.h5                  what group 3 of 8 has added up
         item-5/                         points within the gradient of an item (`runtime.journal`)
+        item-5-on-4/                    the same, of an item whose grid four ranks share
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from typing import Any, final
 
 import numpy as np
 
-from backsweep.comm import AbstractComm, TreeSum
-from backsweep.comm.tree import items_of_rank
+from backsweep.comm import Groups, TreeSum
+from backsweep.comm.tree import Node, Terms, items_of_rank
 from backsweep.errors import SnapshotError, Stopped
 from backsweep.inverse.cost import Cost, together
 from backsweep.runtime import stop
@@ -33,9 +34,6 @@ from backsweep.storage.points import ArrayFile, write_arrays
 
 #: Writing may take this part of the time.
 SHARE = 0.02
-
-Node = tuple[int, int]
-"""Level and number of a node of the tree."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,10 @@ class PartialSum:
     ----------
     n : int
         Number of items.
-    comm : AbstractComm
+    items : range
+        Which of them are added up, by all ranks together.
+    ranks : Groups
+        Each group has items of its own; its leader adds them up.
     request : Checkpointing
         By which items are run, and how often sums are kept.
     under_way : UnderWay, optional
@@ -110,15 +111,21 @@ class PartialSum:
     """
 
     def __init__(
-        self, n: int, comm: AbstractComm, request: Checkpointing, under_way: UnderWay | None
+        self,
+        n: int,
+        items: range,
+        ranks: Groups,
+        request: Checkpointing,
+        under_way: UnderWay | None,
     ) -> None:
-        self.comm, self.request, self.under_way = comm, request, under_way
+        self.ranks, self.request, self.under_way = ranks, request, under_way
         self.tree = TreeSum(n)
-        self.mine = items_of_rank(n, comm.rank, comm.size)
+        share = items_of_rank(len(items), ranks.index, ranks.count)
+        self.mine = items[share.start : share.stop]
         self.cost = under_way.cost if under_way else Cost()
         self.done = under_way.items(n) if under_way else set()
-        self._last, self._pause = time.monotonic(), request.interval
-        self._is_stopped = ""
+        # Halves of the interval: what an item has not kept yet comes on top of the sums.
+        self._last, self._pause = time.monotonic(), request.interval / 2
         for path, node in under_way.nodes if under_way else ():
             if _items(node)[0] in self.mine:
                 file, name = _opened(path), f"{node[0]}.{node[1]}."
@@ -126,15 +133,23 @@ class PartialSum:
                 self.tree.put(*node, [file.read(f"{name}{k}") for k in range(n_terms)])
 
     def run(
-        self, of_item: Callable[[int], tuple[Sequence[np.ndarray], Cost]], *, is_resumable: bool
-    ) -> Sequence[np.ndarray] | None:
-        """The sum of what a function returns for each item; None except on the root. Collective.
+        self,
+        of_item: Callable[[int], tuple[Sequence[np.ndarray], Cost]],
+        *,
+        is_resumable: bool,
+        is_shared: bool = False,
+    ) -> dict[Node, Terms] | None:
+        """Sums of what a function returns for each item; None except on the root. Collective.
+
+        One sum, that of all items, if all are added up.
 
         Parameters
         ----------
         of_item : callable
         is_resumable : bool
             Whether it is one `value_and_grad`, which can go on in its middle.
+        is_shared : bool
+            Whether all ranks of a group work on an item; else its leader does.
 
         Raises
         ------
@@ -144,10 +159,10 @@ class PartialSum:
         is_stopped = False
         try:
             with at_most_once():  # a line search into instability is one warning
-                for number in self.mine:
+                for number in self.mine if is_shared or self.ranks.is_leader else ():
                     if number in self.done:
                         continue
-                    if stop.requested():
+                    if self._is_stopped(is_shared):
                         is_stopped = True
                         break
                     request = self._request(number, is_resumable)
@@ -163,20 +178,30 @@ class PartialSum:
                     self._offer(kept)
         except Stopped:
             is_stopped = True
-        found = self.comm.allgather((is_stopped, self.cost))
+        whole = self.ranks.whole
+        found = whole.allgather((is_stopped, self.cost if self.ranks.is_leader else Cost()))
         if any(was_stopped for was_stopped, _ in found):
             if self.under_way:
                 self._save()
-            self.comm.allgather(None)
+            whole.allgather(None)
             raise stop.stopped(str(self.under_way.folder.parent) if self.under_way else "")
         self.cost = together([cost for _, cost in found])
-        return self.tree.reduce(self.comm)
+        leaders = self.ranks.leaders
+        return None if leaders is None else self.tree.collect(leaders)
+
+    def _is_stopped(self, is_shared: bool) -> bool:
+        """Whether a signal came to this rank, or to one that works on the same items."""
+        if not is_shared or self.ranks.own.size == 1:
+            return bool(stop.requested())
+        return any(self.ranks.own.allgather(bool(stop.requested())))
 
     def _request(self, number: int, is_resumable: bool) -> Checkpointing:
         if self.under_way is None or not is_resumable:
             return self.request
         folder = str(self.under_way.folder / f"item-{number}")
-        return replace(self.request, directory=folder, resume=True)
+        left = self.request.interval - (time.monotonic() - self._last)
+        interval = max(left, self.request.interval / 2)
+        return replace(self.request, directory=folder, resume=True, interval=interval)
 
     def _offer(self, folders: Sequence[Path]) -> None:
         """Keep the sums if it is time to; points within finished items are not needed then."""
@@ -191,11 +216,11 @@ class PartialSum:
     def _save(self) -> None:
         assert self.under_way is not None
         nodes = self.tree.nodes()
-        if not nodes:
+        if not nodes or not self.ranks.is_leader:
             return
         begin = time.monotonic()
         folder = self.under_way.folder
-        path = folder / f"sums-{self.comm.rank}-of-{self.comm.size}.h5"
+        path = folder / f"sums-{self.ranks.index}-of-{self.ranks.count}.h5"
         arrays = {f"{i}.{k}.{j}": a for (i, k), own in nodes.items() for j, a in enumerate(own)}
         about: dict[str, Any] = {
             "nodes": [[*node, len(own)] for node, own in nodes.items()],
@@ -207,4 +232,4 @@ class PartialSum:
         except OSError as error:
             raise SnapshotError(f"{path} could not be written: {reason(error)}") from error
         self._last = time.monotonic()
-        self._pause = max(self.request.interval, (self._last - begin) / SHARE)
+        self._pause = max(self.request.interval / 2, (self._last - begin) / SHARE)

@@ -120,7 +120,8 @@ class Cotangents:
 
         def pause() -> None:
             end = self.first_end - self.n_reversed
-            if 0 < end < self.first_end:
+            # Also before the first step is reversed: a run that goes on may advance for long.
+            if end > 0:
                 event.offer(capture)
 
         return pause

@@ -13,7 +13,7 @@ from backsweep.ir import Equation, Program, evaluate
 from backsweep.passes import jvp_program, vjp_program
 from backsweep.passes.control import jvp_cond, jvp_step
 from backsweep.primitives.control import scan_shape, tree_sum
-from backsweep.runtime import adjoint, finite
+from backsweep.runtime import adjoint, finite, stop
 from backsweep.runtime.journal import (
     NOT_RESUMABLE,
     AbstractJournal,
@@ -25,6 +25,7 @@ from backsweep.runtime.loop import run_while, run_while_forward
 from backsweep.runtime.plan import ScanPlan, plan_program
 from backsweep.runtime.report import Report
 from backsweep.runtime.scan import run_scan, run_scan_forward, run_scan_reverse
+from backsweep.runtime.together import Blocks
 from backsweep.runtime.watch import entered_scan
 
 
@@ -34,8 +35,9 @@ def run_program(
     report: Report | None = None,
     *,
     is_resumable: bool = False,
+    blocks: Blocks | None = None,
 ) -> list[Any]:
-    """Run a program; scans are reported in `report`.
+    """Run a program; scans are reported in `report`. With `blocks` it is one rank's part.
 
     Raises
     ------
@@ -43,22 +45,30 @@ def run_program(
         If a scan asks to be resumed and the program is only a part of a gradient.
     """
     with finite.at_most_once():
-        return _run(program, arguments, report, is_resumable)
+        return _run(program, arguments, report, is_resumable, blocks)
 
 
 def _run(
-    program: Program, arguments: Sequence[Any], report: Report | None, is_resumable: bool
+    program: Program,
+    arguments: Sequence[Any],
+    report: Report | None,
+    is_resumable: bool,
+    blocks: Blocks | None,
 ) -> list[Any]:
     handlers = Handlers(report if report is not None else Report(), plan_program(program))
     requests = [p.request for p in handlers.plans.values() if p.request.resume]
-    if not requests:
+    if not requests and blocks is None:
         return handlers.run(program, arguments)
+    if not requests and blocks is not None:
+        handlers.journal = NoJournal(blocks.comm)
+        with stop.finishing():  # scans inside of steps
+            return handlers.run(program, arguments)
     if not is_resumable:
         raise ScheduleError(
             "resume=True is for grad and value_and_grad, whose sweeps are one call: vjp and "
             "linearize return in the middle"
         )
-    with journal_of(requests, program, arguments) as journal:
+    with journal_of(requests, program, arguments, blocks) as journal:
         handlers.journal = journal
         results = handlers.run(program, arguments)
         journal.complete()

@@ -61,7 +61,7 @@ def check_forward(params: Any, args: Sequence[Any], results: Sequence[Any], tabl
     names = field_names(step, shape) + locate.record_names(step, shape)
     known = f"{locate.scan_text(shape)}: {locate.are(names[k] for k in bad)} at its end"
     try:
-        _tell(known, lambda: locate.forward(params, args, values, table))
+        _tell(params, known, lambda: locate.forward(params, args, values, table))
     except BaseException:
         if track is not None:
             track.close()
@@ -89,19 +89,21 @@ def check_reverse(params: Any, args: Sequence[Any], results: Sequence[Any], tabl
         return
     names = locate.gradient_names(params)
     known = f"{locate.scan_text(shape)}, swept back: {locate.are(names[k] for k in bad)} at its end"
-    _tell(known, lambda: locate.reverse(params, args, table))
+    _tell(params, known, lambda: locate.reverse(params, args, table))
 
 
 def _is_nan(values: Sequence[Any]) -> bool:
     return any(not is_finite(v) and bool(np.any(np.isnan(v))) for v in values)
 
 
-def _tell(known: str, locate_it: Callable[[], locate.Found]) -> None:
+def _tell(params: Any, known: str, locate_it: Callable[[], locate.Found]) -> None:
     told = _told.get()
     if told:
         return
     try:
-        found = locate_it()
+        # Of a block the others would have to run again as well.
+        is_block = "halo" in params
+        found = locate.Found(f"{known}, in this rank's block") if is_block else locate_it()
     except Exception as error:  # what is known is worth more than why the rest is not
         found = locate.Found(f"{known} (not located: {type(error).__name__}: {error})")
     if found.is_from_inputs:

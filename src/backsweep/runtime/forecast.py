@@ -111,6 +111,8 @@ def _scan_rows(k: int, s: ScanForecast) -> list[tuple[str, str]]:
         ("  work arrays", format_bytes(s.work_bytes)),
         ("  advances", advances),
     ]
+    if s.ghosts:
+        rows.append(("  ranks", s.ghosts))
     if s.seconds == s.seconds:
         rows.append(("  time", f"{s.seconds:.3g} s"))
     if s.rebuild_advances:
@@ -183,6 +185,7 @@ class _Sweep:
                 advances=not choice.keeps_all,
                 plan=residuals,
                 delays=shape.length > 0,
+                adjoint=p.get("adjoint"),
             )
             bars = sum(
                 size * round_up(types[c.components[0]].nbytes)
@@ -253,6 +256,9 @@ def _forecast_scan(sweep: _Sweep, measure: bool) -> ScanForecast:
     own.n_advances, own.n_reverses = plan.schedule.n_advances, max(shape.length, 0)
     own.work_bytes = sweep.forward_work + sweep.reverse_work
     own.why = _why(plan)
+    halo = sweep.reverse.params.get("halo") if sweep.reverse is not None else None
+    if halo is not None:
+        own.ghost_bytes = halo.step_bytes
     own.rebuild_advances = own.n_reverses if plan.request.resume else 0
     rates = None
     if measure and sweep.reverse is not None and own.n_reverses:

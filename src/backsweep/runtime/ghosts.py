@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from backsweep.comm import AbstractComm, HaloExchange
-from backsweep.passes.partition.halo import Halo, HaloField
+from backsweep.passes.partition.halo import Halo, HaloField, made_of_read
+from backsweep.runtime.pace import SharedPace
 
 if TYPE_CHECKING:
     from backsweep.runtime.sweeper import Sweeper
@@ -40,12 +41,12 @@ class Round:
     """
 
     def __init__(self, fields: Sequence[HaloField], comm: AbstractComm) -> None:
-        needs = comm.allgather([f.has_halo for f in fields])
+        needs = comm.allgather([f.is_read for f in fields])
         read = [any(own[k] for own in needs) for k in range(len(fields))]
-        self.all = _Exchange([f for f, r in zip(fields, read, strict=True) if r], comm)
-        self.made = _Exchange(
-            [f for f, r in zip(fields, read, strict=True) if r and f.is_made], comm
-        )
+        made = made_of_read(fields, read)
+        everywhere = [f for k, f in enumerate(fields) if read[k] or k in made]
+        self.all = _Exchange(everywhere, comm)
+        self.made = _Exchange([fields[k] for k in made], comm)
 
     def begin(self, arrays: Sequence[np.ndarray]) -> None:
         """Fetch all ghosts of the first arrays, in place."""
@@ -94,12 +95,17 @@ class Ghosts:
     """Rounds for the states of a scan and for their cotangents. Collective."""
 
     def __init__(self, halo: Halo) -> None:
+        self.comm = halo.comm
         self.states = Round(halo.states, halo.comm)
         self.bars = Round(halo.bars, halo.comm)
         self.error: BaseException | None = None
 
     def serve(self, sweeper: Sweeper, layouts: Mapping[str, Sequence[Layout]]) -> None:
-        """Let compiled code fetch ghosts: it writes addresses of its arrays and calls back."""
+        """Let compiled code fetch ghosts: it writes addresses of its arrays and calls back.
+
+        From now on the sweep pauses after the same steps as those of the other ranks.
+        """
+        sweeper.pace = SharedPace(sweeper.pace.steps, self.comm)
         for what, own in layouts.items():
             made = sweeper.bind(f"{what}_made", np.zeros(max(1, len(own)), np.int64))
             call = _CALL(self._server(getattr(self, what), made, own))

@@ -6,83 +6,29 @@ interpreter; so is one that calls a user's own step (`primitives.external`).
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from backsweep.ir import ArrayType, Program
-from backsweep.passes import vjp_program
+from backsweep.ir import Program
 from backsweep.primitives.control import ScanShape, scan_shape, stacked
 from backsweep.runtime.choose import Choice
 from backsweep.runtime.driver import Driver, Pause
 from backsweep.runtime.ghosts import Ghosts, ghosts_of
 from backsweep.runtime.journal import Event, Point
+from backsweep.runtime.pace import AbstractPace, OwnPace, SharedPace
 from backsweep.runtime.plan import ScanPlan
 from backsweep.runtime.report import ScanReport
 from backsweep.runtime.resume import first_rows, rows_from, rows_of_rest
 from backsweep.runtime.snapshots import close_store, closed_on_error, open_store, waited_seconds
+from backsweep.runtime.traced import State, TracedStep
 from backsweep.runtime.watch import Cotangent, Watch, watched
 from backsweep.schedule import ADVANCE, LOAD, REVERSE, STORE, Binomial
-
-State = list[np.ndarray]
-
-
-@dataclass
-class TracedStep:
-    """A step, run by the reference interpreter."""
-
-    step: Program
-    shape: ScanShape
-    consts: Sequence[Any]
-    active_in: tuple[bool, ...] = ()
-    active_out: tuple[bool, ...] = ()
-    adjoint: Program | None = None
-    """The reverse of the step; by default derived from it."""
-
-    @property
-    def carry_types(self) -> tuple[ArrayType, ...]:
-        return self.shape.split_inputs(self.step.in_types)[1]
-
-    def advance(self, n: int, state: State, x: Sequence[Any]) -> tuple[State, list[Any]]:
-        """Step n forward: the next state and the records."""
-        from backsweep.runtime.execute import run_program
-
-        with self._noting(n):
-            outputs = run_program(self.step, [*self.consts, *state, *x])
-        carry, ys = self.shape.split_outputs(outputs)
-        return [np.array(c) for c in carry], list(ys)
-
-    def reverse(
-        self, n: int, state: State, x: Sequence[Any], state_bar: State, y_bar: Sequence[Any]
-    ) -> tuple[State, list[Any], list[Any]]:
-        """Step n backward from the state before it: state_bar, x_bar, consts_bar."""
-        from backsweep.runtime.execute import run_program
-
-        if self.adjoint is None:
-            self.adjoint = vjp_program(self.step, self.active_in, self.active_out)
-        with self._noting(n):
-            results = run_program(self.adjoint, [*self.consts, *state, *x, *state_bar, *y_bar])
-        consts, carry, _ = self.shape.split_inputs(self.active_in)
-        a, c = sum(consts), sum(consts) + sum(carry)
-        return results[a:c], results[c:], results[:a]
-
-    @contextlib.contextmanager
-    def _noting(self, n: int) -> Iterator[None]:
-        """An exception out of the step says in which step it was raised."""
-        try:
-            yield
-        except Exception as error:
-            length = self.shape.length
-            error.add_note(
-                f"in step {n} of a {f'scan of {length} steps' if length >= 0 else 'loop'}"
-            )
-            raise
 
 
 @dataclass
@@ -103,20 +49,31 @@ class PythonMachine:
     is_over: bool = False
     ghosts: Ghosts | None = None
     """Of blocks of a grid."""
+    pace: AbstractPace = field(default_factory=lambda: OwnPace(1))
+
+    def use(self, ghosts: Ghosts | None) -> None:
+        """Fetch these after each step, and pause when the other ranks do."""
+        self.ghosts = ghosts
+        if ghosts is not None:
+            self.pace = SharedPace(1, ghosts.comm)
 
     def run_rows(self, rows: np.ndarray, pause: Pause) -> None:
         for kind, start, stop, slot in rows.tolist():
             if kind == ADVANCE:
                 for n in range(start, stop):
+                    begin = time.perf_counter()
                     self._advance(n)
-                    pause()
+                    if self.pace.spent(1, time.perf_counter() - begin):
+                        pause()
                     if self.goes_on is not None and not self.goes_on(self.current):
                         self.is_over = True
                         return
             elif kind == REVERSE:
                 for n in range(stop - 1, start - 1, -1):
+                    begin = time.perf_counter()
                     self._reverse(n)
-                    pause()
+                    if self.pace.spent(1, time.perf_counter() - begin):
+                        pause()
             elif kind == STORE:
                 self.slots[slot] = self.current if self.at == start else self.previous
             elif kind == LOAD:
@@ -177,20 +134,32 @@ class PythonTrajectory:
             self._stop()
 
 
-def run_scan(params: Any, args: Sequence[Any]) -> list[Any]:
+def run_scan(params: Any, args: Sequence[Any], event: Event) -> list[Any]:
     """A scan without a trajectory."""
     step, shape = params["step"], scan_shape(params)
     consts, carry, xs = shape.split_inputs(list(args))
     runner = TracedStep(step, shape, consts)
     ys: list[list[Any]] = [[] for _ in range(len(step.outputs) - shape.n_carry)]
-    state = [np.array(c) for c in carry]
-    with ghosts_of(params) as ghosts:
-        if ghosts is not None:
-            ghosts.states.begin(state)
-        machine = PythonMachine(runner, xs, ys, state, ghosts=ghosts)
-        for n in range(shape.length):
-            machine._advance(n)
-    return [*machine.current, *_stacked(ys, step, shape)]
+    machine = PythonMachine(runner, xs, ys, [np.array(c) for c in carry])
+    at = _begin(machine, event.point())
+    with ghosts_of(params) as machine.ghosts:
+        if machine.ghosts is not None:
+            machine.ghosts.states.begin(machine.current)
+        rows = np.array([[ADVANCE, at, shape.length, -1]], np.int64)
+        machine.run_rows(rows, _forward_pause(machine, step, shape, event))
+    results = [*machine.current, *_stacked(ys, step, shape)]
+    event.finish(results)
+    return results
+
+
+def _begin(machine: PythonMachine, point: Point | None) -> int:
+    """Take the state of a durable point, if there is one, and its records; the step."""
+    if point is not None:
+        machine.at = int(point.notes["step"])
+        machine.current = [point.arrays[f"carry{j}"] for j in range(len(machine.current))]
+        for k, collected in enumerate(machine.ys):
+            collected.extend(point.arrays[f"y{k}"])
+    return machine.at
 
 
 def _stacked(ys: list[list[Any]], step: Program, shape: ScanShape) -> list[np.ndarray]:
@@ -212,7 +181,7 @@ def run_scan_forward(
     store = open_store(plan, step, runner.carry_types, event)
     ys: list[list[Any]] = [[] for _ in range(len(step.outputs) - shape.n_carry)]
     machine = PythonMachine(runner, xs, ys, initial)
-    driver = Driver(first_rows(plan), initial, store, report)
+    driver = Driver(first_rows(plan), initial, store, report, comm=plan.comm)
     track = PythonTrajectory(runner, plan, driver, machine, report)
     done = event.results()
     if done is not None:
@@ -220,16 +189,14 @@ def run_scan_forward(
         return [*done, track]
     point = event.point()
     if point is not None:
-        at = machine.at = int(point.notes["step"])
-        machine.current = [point.arrays[f"carry{j}"] for j in range(len(initial))]
-        for k, collected in enumerate(ys):
-            collected.extend(point.arrays[f"y{k}"])
+        at = _begin(machine, point)
         report.resumed_at = f"at step {at} of {shape.length}"
         track.driver.rows = rows_from(plan, store, shape.length, at)
     begin = time.perf_counter()
-    with closed_on_error(track), ghosts_of(params) as machine.ghosts:
-        if machine.ghosts is not None:
-            machine.ghosts.states.begin(initial)
+    with closed_on_error(track), ghosts_of(params) as ghosts:
+        machine.use(ghosts)
+        if ghosts is not None:
+            ghosts.states.begin(initial)
         track.driver.run_phase(machine, _forward_pause(machine, step, shape, event))
     report.forward_seconds = time.perf_counter() - begin
     report.n_advances = machine.n_advances
@@ -274,7 +241,7 @@ def run_scan_reverse(
     bars = args[1 + len(step.inputs) - shape.n_carry :]
     n_carry = sum(shape.split_inputs(runner.active_in)[1])
     n = end = shape.length
-    sweep = _ReverseState([np.array(b) for b in bars[:n_carry]], bars[n_carry:])
+    sweep = _ReverseState([np.array(b) for b in bars[:n_carry]], bars[n_carry:], end)
     point = event.point()
     if point is not None:
         end = int(point.notes["end"])
@@ -285,11 +252,14 @@ def run_scan_reverse(
     track.is_fresh = False
     machine.sweep, before = sweep, machine.n_advances
     begin = time.perf_counter()
-    with closed_on_error(track), ghosts_of(params) as machine.ghosts:
-        if machine.ghosts is not None:
-            machine.ghosts.bars.begin(sweep.state_bar)
+    with closed_on_error(track), ghosts_of(params) as ghosts:
+        machine.use(ghosts)
+        if ghosts is not None:
+            track.report.ghost_bytes = params["halo"].step_bytes
+            ghosts.states.begin(track.driver.initial)
+            ghosts.bars.begin(sweep.state_bar)
         seen = watched(machine, watch, n, end, sweep.seen())
-        track.driver.run_phase(seen, sweep.pause(event, n))
+        track.driver.run_phase(seen, sweep.pause(event))
     track.report.reverse_seconds += time.perf_counter() - begin
     track.report.n_advances += machine.n_advances - before
     track.report.n_reverses += end
@@ -305,10 +275,11 @@ class _ReverseState:
 
     state_bar: State
     y_bars: Sequence[Any]
+    end: int
+    """The steps from this one on are reversed."""
     const_bars: list[np.ndarray] = field(default_factory=list)
     x_bars: list[list[np.ndarray]] = field(default_factory=list)
     """Of the steps from the last one down."""
-    end: int = -1
 
     def add(self, n: int, state_bar: Any, x_bar: Any, const_bar: Any) -> None:
         """Take what the reverse of step n gave."""
@@ -323,18 +294,18 @@ class _ReverseState:
         else:
             self.const_bars = [t + b for t, b in zip(self.const_bars, wide, strict=True)]
 
-    def pause(self, event: Event, n: int) -> Pause:
+    def pause(self, event: Event) -> Pause:
         """Offer a durable point."""
 
         def capture() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             arrays = {f"carry_bar{k}": b for k, b in enumerate(self.state_bar)}
             arrays |= {f"const_bar{k}": b for k, b in enumerate(self.const_bars)}
-            for k in range(len(self.x_bars[0])):
-                arrays[f"x_bar{k}"] = np.stack([row[k] for row in reversed(self.x_bars)])
+            for k, rows in enumerate(zip(*reversed(self.x_bars), strict=True)):
+                arrays[f"x_bar{k}"] = np.stack(rows)
             return {"end": self.end, "n_const_bars": len(self.const_bars)}, arrays
 
         def pause() -> None:
-            if 0 < self.end < n:
+            if self.end > 0:
                 event.offer(capture)
 
         return pause
@@ -356,6 +327,7 @@ class _ReverseState:
         self.const_bars = [np.array(arrays[f"const_bar{k}"]) for k in range(n_consts)]
         stacks = [arrays[f"x_bar{k}"] for k in range(sum(k.startswith("x_bar") for k in arrays))]
         self.x_bars = [[x[i] for x in stacks] for i in reversed(range(n - end))]
+        self.end = end
 
 
 def _collect(runner: TracedStep, sweep: _ReverseState) -> list[Any]:

@@ -22,13 +22,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backsweep import config
+from backsweep.comm import AbstractComm, serial
 from backsweep.errors import ScheduleError, SnapshotError
 from backsweep.ir import Equation, Program, program_hash
 from backsweep.runtime import stop
 from backsweep.runtime.checkpointing import Checkpointing
+from backsweep.runtime.together import Blocks, is_any
 from backsweep.version import __version__
 
 if TYPE_CHECKING:
+    from backsweep.runtime.sharedfolder import SharedFolder
     from backsweep.storage.durable import DurableFolder
 
 MAX_UNSAVED_BYTES = 1 << 26
@@ -108,11 +111,31 @@ class AbstractJournal(ABC):
         """The event that comes next."""
 
 
+class _SharedEvent(Event):
+    """Of ranks that run blocks: one does not stop alone."""
+
+    def __init__(self, comm: AbstractComm) -> None:
+        self.comm, self.may_abandon = comm, stop.may_abandon()
+
+    def offer(self, capture: Capture) -> None:
+        if self.may_abandon and stop.agreed(self.comm):
+            raise stop.stopped("")
+
+
 class NoJournal(AbstractJournal):
-    """Of a gradient that is not resumable."""
+    """Of a gradient that is not resumable.
+
+    Parameters
+    ----------
+    comm : AbstractComm, optional
+        Of the ranks that run blocks of it.
+    """
+
+    def __init__(self, comm: AbstractComm | None = None) -> None:
+        self._event = NOT_RESUMABLE if comm is None else _SharedEvent(comm)
 
     def event(self) -> Event:
-        return NOT_RESUMABLE
+        return self._event
 
 
 class Journal(AbstractJournal):
@@ -120,14 +143,23 @@ class Journal(AbstractJournal):
 
     Parameters
     ----------
-    folder : DurableFolder
+    folder : DurableFolder or SharedFolder
     request : Checkpointing
     identity : str
-        Hash of what is computed.
+        Hash of what is computed, and the rank.
+    comm : AbstractComm
+        Of the ranks that run blocks of it: they save and stop together. All methods of the
+        journal and of its events are collective, but `results` and `point`.
     """
 
-    def __init__(self, folder: DurableFolder, request: Checkpointing, identity: str) -> None:
-        self.folder, self.request, self.identity = folder, request, identity
+    def __init__(
+        self,
+        folder: DurableFolder | SharedFolder,
+        request: Checkpointing,
+        identity: str,
+        comm: AbstractComm,
+    ) -> None:
+        self.folder, self.request, self.identity, self.comm = folder, request, identity, comm
         self._n_events = 0
         self._unsaved: dict[int, list[np.ndarray]] = {}
         self._begin = self._last = time.monotonic()
@@ -165,13 +197,13 @@ class Journal(AbstractJournal):
         """Keep what an event returned."""
         self._unsaved[number] = list(results)
         n_bytes = sum(np.asarray(a).nbytes for own in self._unsaved.values() for a in own)
-        if n_bytes > MAX_UNSAVED_BYTES or self._is_due():
+        if is_any(self.comm, n_bytes > MAX_UNSAVED_BYTES) or self._is_due():
             self._save(0, {}, {})
 
     def complete(self) -> None:
         """The gradient is there: nothing of the run stays in the folder."""
         folder = self.request.snapshot_folder
-        # Of earlier runs with other budgets: this one's are gone.
+        # Of earlier runs of this rank with other budgets: this one's are gone.
         for path in Path(folder or ".").glob(f"*snapshot-{self.identity}-*"):
             with suppress(OSError):
                 path.unlink()
@@ -183,19 +215,23 @@ class Journal(AbstractJournal):
     def _is_due(self) -> bool:
         now = time.monotonic()
         interval = max(self.request.interval, MIN_PART * (now - self._begin))
-        return bool(stop.requested()) or now - self._last >= interval
+        is_time = self.comm.is_root and now - self._last >= interval
+        return bool(stop.agreed(self.comm)) or is_any(self.comm, is_time)
 
     def _save(self, number: int, notes: Notes, arrays: Mapping[str, np.ndarray]) -> None:
         """Without room for it the run goes on, unless it is asked to stop."""
-        self._last = time.monotonic()
         try:
             self._write(number, notes, arrays)
         except SnapshotError as error:
-            if stop.requested():
+            if stop.agreed(self.comm):
                 raise
-            warnings.warn(f"{error}; the run goes on without it", RuntimeWarning, stacklevel=2)
+            if self.comm.is_root:
+                warnings.warn(f"{error}; the run goes on without it", RuntimeWarning, stacklevel=2)
             return
-        if stop.requested():
+        finally:
+            # Of work: writing that takes longer than the interval must not follow on itself.
+            self._last = time.monotonic()
+        if stop.agreed(self.comm):
             raise stop.stopped(str(self.folder.directory))
 
     def _write(self, number: int, notes: Notes, arrays: Mapping[str, np.ndarray]) -> None:
@@ -232,16 +268,28 @@ class _JournalEvent(Event):
 
 @contextmanager
 def journal_of(
-    requests: Sequence[Checkpointing], program: Program, arguments: Sequence[Any]
+    requests: Sequence[Checkpointing],
+    program: Program,
+    arguments: Sequence[Any],
+    blocks: Blocks | None = None,
 ) -> Iterator[Journal]:
     """The journal of a program's run, in the folder that its scans name.
+
+    Parameters
+    ----------
+    requests : sequence of Checkpointing
+    program : Program
+    arguments : sequence of array_like
+    blocks : Blocks, optional
+        Of a program that is one rank's part: the ranks share the folder.
 
     Raises
     ------
     ScheduleError
         If they name several.
     ResumeError
-        If the folder holds points of another computation, or another process works in it.
+        If the folder holds points of another computation, or another process works in it; with
+        blocks `Agreed`.
     """
     request = requests[0]
     if len({(r.directory, r.interval, r.fresh) for r in requests}) > 1:
@@ -249,18 +297,25 @@ def journal_of(
             "the scans of one gradient ask for several folders or intervals of durable points: "
             "give all of them one Checkpointing"
         )
-    labels = identity_of(program, arguments)
-    digest = hashlib.sha256(repr(sorted(labels.items())).encode()).hexdigest()[:16]
     assert request.directory is not None
-    # Not at the top: it loads HDF5, which `import backsweep` does not.
-    from backsweep.storage.durable import DurableFolder
+    with stop.watching(), stop.finishing():
+        if blocks is None:
+            labels, comm = identity_of(program, arguments), serial()
+        else:
+            labels, comm = blocks.identity(), blocks.comm
+        digest = hashlib.sha256(repr(sorted(labels.items())).encode()).hexdigest()[:16]
+        # Not at the top: they load HDF5, which `import backsweep` does not.
+        from backsweep.runtime.sharedfolder import SharedFolder
+        from backsweep.storage.durable import DurableFolder
 
-    with (
-        stop.watching(),
-        stop.finishing(),
-        DurableFolder(request.directory, labels, fresh=request.fresh) as folder,
-    ):
-        yield Journal(folder, request, digest)
+        folder: DurableFolder | SharedFolder
+        if blocks is None:
+            folder = DurableFolder(request.directory, labels, fresh=request.fresh)
+        else:
+            folder = SharedFolder(request.directory, labels, comm, fresh=request.fresh)
+            digest += f"-rank-{comm.rank}"
+        with folder:
+            yield Journal(folder, request, digest, comm)
 
 
 def identity_of(program: Program, arguments: Sequence[Any]) -> dict[str, str]:

@@ -25,10 +25,10 @@ from backsweep.passes import vjp_program
 from backsweep.primitives.control import ScanShape, scan_shape
 from backsweep.runtime import stop
 from backsweep.runtime.compiled import compile_forward
-from backsweep.runtime.interpreted import TracedStep
 from backsweep.runtime.plan import carry_types, why_python
 from backsweep.runtime.scan import run_scan_reverse
 from backsweep.runtime.sweeper import StateMemory, Sweeper, SweepInputs
+from backsweep.runtime.traced import TracedStep
 from backsweep.runtime.watch import Cotangent, field_names
 from backsweep.schedule import ADVANCE
 

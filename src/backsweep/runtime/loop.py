@@ -32,6 +32,7 @@ from backsweep.runtime.report import ScanReport
 from backsweep.runtime.resume import rows_of_rest
 from backsweep.runtime.scan import Trajectory, state_memory, step_inputs, try_compile
 from backsweep.runtime.sweeper import StateMemory, Sweeper
+from backsweep.runtime.traced import TracedStep
 from backsweep.schedule import OnlineRun, StoreAll
 
 
@@ -120,7 +121,7 @@ class _Loop:
         self.machine: Any
         if isinstance(compiled, str):
             self.report.executor = f"python ({compiled})"
-            runner = interpreted.TracedStep(self.step, self.shape, self.consts)
+            runner = TracedStep(self.step, self.shape, self.consts)
             self.machine = interpreted.PythonMachine(runner, (), [], self.initial)
             self.machine.goes_on = lambda state: goes_on(self.params, self.consts, state, -1)
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import psutil
@@ -43,10 +42,10 @@ def _cgroup_free() -> int | None:
 
 def _slurm_free() -> int | None:
     """Bytes of the allocation that this process does not use yet."""
-    text = os.environ.get("SLURM_MEM_PER_NODE", "")
-    if not text.isdigit():
+    allocated = config.allocated_bytes()
+    if allocated is None:
         return None
-    return max(0, int(text) * 2**20 - psutil.Process().memory_info().rss)
+    return max(0, allocated - psutil.Process().memory_info().rss)
 
 
 def available_bytes() -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from backsweep import config
 from backsweep.codegen.step import NotLowerable
 from backsweep.codegen.sweep_source import find_chains
+from backsweep.comm import AbstractComm
 from backsweep.ir import ArrayType, Equation, Program
 from backsweep.passes.external import all_equations, external_steps
 from backsweep.passes.residuals import ResidualPlan
@@ -69,6 +70,8 @@ class ScanPlan:
     """Where residuals of all steps are kept instead of states."""
     step: Program
     shape: ScanShape
+    comm: AbstractComm | None = None
+    """Of the ranks that run blocks of it, under this one plan."""
 
     @property
     def schedule(self) -> AbstractSchedule:
@@ -137,7 +140,10 @@ def plan_scan(params: Any, choice: Choice, demand: Demand) -> ScanPlan:
     residuals = residual_plan(step, shape.any_length, active_in) if can_keep else None
     if residuals is not None and shape.length * _residual_bytes(residuals) > choice.memory:
         residuals = None
-    return ScanPlan(effective(params.get("checkpointing")), choice, demand, residuals, step, shape)
+    halo = params.get("halo")
+    request = effective(params.get("checkpointing"))
+    comm = None if halo is None else halo.comm
+    return ScanPlan(request, choice, demand, residuals, step, shape, comm)
 
 
 def plan_program(program: Program) -> dict[int, ScanPlan]:

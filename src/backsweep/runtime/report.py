@@ -24,6 +24,8 @@ class ScanReport:
     forward_seconds, reverse_seconds : float
     executor : str
         "native" or "python", and why.
+    ghost_bytes : tuple of int
+        What this rank receives from others after each step forward, and of the adjoint.
     """
 
     schedule: str = "none"
@@ -44,6 +46,15 @@ class ScanReport:
     resumed_at: str = ""
     executor: str = "native"
     n_threads: int = 1
+    ghost_bytes: tuple[int, int] = (0, 0)
+
+    @property
+    def ghosts(self) -> str:
+        """What ranks send each other, in words; empty where they send nothing."""
+        if not any(self.ghost_bytes):
+            return ""
+        forward, back = map(format_bytes, self.ghost_bytes)
+        return f"{forward} of ghosts received per step, {back} per step of the adjoint"
 
 
 class ScanTotals:
@@ -103,6 +114,8 @@ class Report(ScanTotals):
                     f"{s.disk_wait_seconds:.3g} s for it"
                     + (f", {s.n_lost} lost" if s.n_lost else "")
                 )
+            if s.ghosts:
+                lines.append(f"  {s.ghosts}")
             if s.resumed_at:
                 lines.append(f"  resumed {s.resumed_at}")
         lines.append(

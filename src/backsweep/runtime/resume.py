@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from backsweep.runtime.plan import ScanPlan
 from backsweep.runtime.rows import RangeRows, RowSource, StreamRows, TableRows, resumed_rows
-from backsweep.runtime.snapshots import thinned
-from backsweep.schedule import TableSchedule
+from backsweep.runtime.snapshots import keep_only, thinned
+from backsweep.schedule import TableSchedule, worth_keeping
 from backsweep.storage import AbstractStore
 
 
@@ -32,17 +32,19 @@ def rows_from(plan: ScanPlan, store: AbstractStore | None, n: int, at: int) -> R
     """Both phases from state `at`, which is in work."""
     if plan.choice.keeps_all:
         return RangeRows(n, at)
-    held = thinned(store, at, plan.choice.n_disk)
-    return _resumed(plan, held, n, at)
+    return _resumed(plan, store, n, at)
 
 
 def rows_of_rest(plan: ScanPlan, store: AbstractStore | None, end: int) -> RowSource:
     """The reverse sweep over the steps [0, end), with no state in work."""
     if plan.choice.keeps_all:
         return RangeRows(end, end).reverse_only()
-    return _resumed(plan, thinned(store, end, plan.choice.n_disk), end, None)
+    return _resumed(plan, store, end, None)
 
 
-def _resumed(plan: ScanPlan, held: list[int], end: int, at: int | None) -> RowSource:
+def _resumed(plan: ScanPlan, store: AbstractStore | None, end: int, at: int | None) -> RowSource:
     n_outside = plan.choice.n_disk + 1
+    found = thinned(store, end if at is None else at, plan.choice.n_disk, plan.comm)
+    held = worth_keeping(plan.choice.n_slots + n_outside, found, end, at)
+    keep_only(store, held)
     return resumed_rows(plan.schedule.n_steps, plan.choice.n_slots, n_outside, held, end, at)

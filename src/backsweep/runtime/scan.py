@@ -6,7 +6,6 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from backsweep.passes.partition.halo import Halo
 from backsweep.passes.residuals import ResidualPlan
 from backsweep.primitives.control import ScanShape, scan_shape, stacked
 from backsweep.runtime import interpreted
-from backsweep.runtime.arrays import Arena, round_up, view
+from backsweep.runtime.arrays import Arena, round_up
 from backsweep.runtime.compiled import (
     CompiledSweep,
     compile_forward,
@@ -25,7 +24,7 @@ from backsweep.runtime.compiled import (
 )
 from backsweep.runtime.cotangents import Cotangents
 from backsweep.runtime.driver import Driver, Pause
-from backsweep.runtime.ghosts import Layout, ghosts_of
+from backsweep.runtime.ghosts import Ghosts, ghosts_of
 from backsweep.runtime.inner import check_inner_bytes
 from backsweep.runtime.journal import NOT_RESUMABLE, Event, Point
 from backsweep.runtime.memory import available_bytes
@@ -33,9 +32,10 @@ from backsweep.runtime.plan import ScanPlan, carry_types, why_python
 from backsweep.runtime.report import ScanReport
 from backsweep.runtime.resume import first_rows, rows_from, rows_of_rest, second_rows
 from backsweep.runtime.snapshots import close_store, closed_on_error, open_store, waited_seconds
-from backsweep.runtime.sweeper import StateMemory, Sweeper, SweepInputs
+from backsweep.runtime.sweeper import KeptMachine, StateMemory, Sweeper, SweepInputs
+from backsweep.runtime.together import is_any
 from backsweep.runtime.watch import Watch, watched
-from backsweep.schedule.actions import ADVANCE, REVERSE
+from backsweep.schedule.actions import ADVANCE
 
 
 @dataclass
@@ -111,11 +111,10 @@ def run_scan(params: Any, args: Sequence[Any], event: Event = NOT_RESUMABLE) -> 
     compiled = try_compile(
         step,
         lambda: compile_forward(step, shape.any_length, in_place=True, has_ghosts=has_ghosts),
+        params.get("halo"),
     )
     if isinstance(compiled, str):
-        results = interpreted.run_scan(params, args)
-        event.finish(results)
-        return results
+        return interpreted.run_scan(params, args, event)
     consts, init, xs = shape.split_inputs(args)
     memory = state_memory(compiled, step, shape)
     sweeper = Sweeper(compiled, memory, step_inputs(step, shape, consts, xs))
@@ -124,17 +123,13 @@ def run_scan(params: Any, args: Sequence[Any], event: Event = NOT_RESUMABLE) -> 
     with ghosts_of(params) as ghosts:
         if ghosts is not None:
             ghosts.states.begin(memory.state())
-            ghosts.serve(sweeper, {"states": _state_layouts(memory)})
+            ghosts.serve(sweeper, {"states": memory.layouts()})
         if at < shape.length:
             rows = np.array([[ADVANCE, at, shape.length, -1]], np.int64)
             sweeper.run_rows(rows, _forward_pause(event, memory, ys, shape.length))
     results = _outputs(memory, ys)
     event.finish(results)
     return results
-
-
-def _state_layouts(memory: StateMemory) -> list[Layout]:
-    return [partial(view, shape=t.shape, dtype=t.dtype) for t in memory.types]
 
 
 def _begin(memory: StateMemory, ys: list[np.ndarray], init: Any, point: Point | None) -> int:
@@ -172,6 +167,7 @@ def state_memory(
     *,
     keeps_all: bool = False,
     n_slots: int = 0,
+    n_buffers: int = 0,
 ) -> StateMemory:
     chains = compiled.source.chains
     return StateMemory(
@@ -182,17 +178,23 @@ def state_memory(
         keeps_all,
         n_slots,
         compiled.ring_sizes,
+        n_buffers,
     )
 
 
 def try_compile(step: Program, build: Any, halo: Halo | None = None) -> CompiledSweep | str:
-    """The compiled sweep, or why there is none."""
+    """The compiled sweep, or why there is none; ranks that run blocks have all one or none."""
     if halo is not None and halo.adds_up:
         return "values are added up over ranks inside the step or its adjoint"
+    found: CompiledSweep | str
     try:
-        return why_python(step) or build()
+        found = why_python(step) or build()
     except NotLowerable as reason:
-        return str(reason)
+        found = str(reason)
+    if halo is None:
+        return found
+    reasons = halo.comm.allgather(found if isinstance(found, str) else "")
+    return next(filter(None, reasons), found)
 
 
 def run_scan_forward(
@@ -226,7 +228,8 @@ def run_scan_forward(
         track.is_complete = False
         return [*done, track]
     point = event.point()
-    at = _begin(track.memory, ys, track.driver.initial, point)
+    initial = track.driver.initial
+    at = _begin(track.memory, ys, initial, point)
     if point is not None:
         report.resumed_at = f"at step {at} of {shape.length}"
         track.driver.rows = rows_from(plan, track.driver.store, shape.length, at)
@@ -236,9 +239,10 @@ def run_scan_forward(
     begin = time.perf_counter()
     with closed_on_error(track), ghosts_of(params) as ghosts:
         if ghosts is not None:
-            ghosts.states.begin(track.driver.initial)
-            track.memory.place(track.driver.initial)
-            ghosts.serve(sweeper, {"states": _state_layouts(track.memory)})
+            ghosts.states.begin(initial)
+            if point is None:
+                track.memory.place(initial)
+            ghosts.serve(sweeper, {"states": track.memory.layouts()})
         track.driver.run_phase(sweeper, _forward_pause(event, track.memory, ys, shape.length))
     report.forward_seconds = time.perf_counter() - begin
     report.n_advances, report.n_threads = track.memory.n_advances, sweeper.n_threads
@@ -262,16 +266,18 @@ def _trajectory(
     step, shape = params["step"], scan_shape(params)
     consts, init, xs = shape.split_inputs(args)
     keeps_states = plan.choice.keeps_all and plan.residuals is None
+    n_slots, n_buffers = plan.choice.n_slots, plan.choice.n_buffers
     memory = state_memory(
-        compiled, step, shape, keeps_all=keeps_states, n_slots=plan.choice.n_slots
+        compiled, step, shape, keeps_all=keeps_states, n_slots=n_slots, n_buffers=n_buffers
     )
     sweeper = Sweeper(compiled, memory, step_inputs(step, shape, consts, xs))
     ys = _allocate_ys(sweeper, step, shape)
     initial = [np.asarray(a, t.dtype) for a, t in zip(init, memory.types, strict=True)]
     if "halo" in params:
         initial = [np.array(a) for a in initial]  # ghosts are written into them
-    store = open_store(plan, step, memory.types, event)
-    driver = Driver(first_rows(plan), initial, store, report)
+    store = open_store(plan, step, memory.types, event, memory.buffers())
+    arena = memory if n_buffers and plan.comm is None else None
+    driver = Driver(first_rows(plan), initial, store, report, arena, plan.comm)
     track = Trajectory(step, shape, plan, memory, driver, sweeper, report)
     if plan.residuals is not None:
         track.records = _allocate_records(sweeper, plan.residuals, len(ys), shape)
@@ -287,27 +293,6 @@ def _allocate_records(sweeper: Sweeper, plan: ResidualPlan, first: int, shape: S
         sweeper.values[f"y{first + k}"] = arena.address(k)
         sweeper.values[f"y_step{first + k}"] = n
     return arena
-
-
-@dataclass
-class _KeptMachine:
-    """Reverses what was kept; advances again only where a run has begun in the middle."""
-
-    forward: Sweeper | None
-    reverse: Sweeper
-    memory: StateMemory
-
-    def run_rows(self, rows: np.ndarray, pause: Pause) -> None:
-        for row in rows:
-            machine = self.reverse if row[0] == REVERSE else self.forward
-            assert machine is not None
-            machine.run_rows(row[None], pause)
-
-    def state(self) -> list[np.ndarray]:
-        return self.memory.state()
-
-    def begin_load(self, step: int) -> list[np.ndarray]:
-        return self.memory.places(step)
 
 
 def run_scan_reverse(
@@ -330,7 +315,7 @@ def run_scan_reverse(
         end = int(point.notes["end"])
         track.report.resumed_at = f"with the last {n - end} of {n} steps reversed"
     sweeper, results, consts = _reverse_sweeper(track, params, args, point, end)
-    if point is not None and not results.restore(point):
+    if point is not None and not _restore_all(track.plan, results, point):
         end = n
         sweeper, results, consts = _reverse_sweeper(track, params, args, None, end)
     if end < n or not track.is_fresh:
@@ -340,15 +325,12 @@ def run_scan_reverse(
     track.is_fresh = False
     machine: Any = sweeper
     if track.keeps_all:
-        machine = _KeptMachine(track.forward, sweeper, track.memory)
+        machine = KeptMachine(track.forward, sweeper, track.memory)
     begin = time.perf_counter()
     with closed_on_error(track), ghosts_of(params) as ghosts:
         if ghosts is not None:
-            ghosts.bars.begin(results.arrays(end))
-            layouts = {"bars": results.layouts()}
-            if not track.keeps_all:
-                layouts["states"] = _state_layouts(track.memory)
-            ghosts.serve(sweeper, layouts)
+            track.report.ghost_bytes = params["halo"].step_bytes
+            _serve_reverse(ghosts, track, sweeper, results, end)
         machine = watched(machine, watch, n, end, results.seen(consts))
         track.driver.run_phase(machine, results.pause(event, consts))
     report = track.report
@@ -360,6 +342,27 @@ def run_scan_reverse(
     collected = results.collect(consts)
     event.finish(collected)
     return collected
+
+
+def _restore_all(plan: ScanPlan, results: Cotangents, point: Point) -> bool:
+    """Take the gradients of a durable point; False if a rank cannot."""
+    is_restored = results.restore(point)
+    return is_restored if plan.comm is None else not is_any(plan.comm, not is_restored)
+
+
+def _serve_reverse(
+    ghosts: Ghosts, track: Trajectory, sweeper: Sweeper, results: Cotangents, end: int
+) -> None:
+    """Let a reverse sweep fetch ghosts, and whatever advances for it."""
+    ghosts.states.begin(track.driver.initial)
+    ghosts.bars.begin(results.arrays(end))
+    layouts = {"bars": results.layouts()}
+    states = {"states": track.memory.layouts()}
+    if not track.keeps_all:
+        layouts |= states
+    elif track.forward is not None:
+        ghosts.serve(track.forward, states)
+    ghosts.serve(sweeper, layouts)
 
 
 def _reverse_sweeper(

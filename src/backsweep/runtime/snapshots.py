@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from backsweep.comm import AbstractComm
 from backsweep.errors import ScheduleError, SnapshotError
 from backsweep.ir import ArrayType, Program, program_hash
 from backsweep.runtime.checkpointing import Labels
@@ -15,12 +16,19 @@ from backsweep.runtime.journal import Event
 from backsweep.runtime.plan import ScanPlan
 from backsweep.runtime.watch import field_names
 from backsweep.storage import AbstractStore, BackgroundStore, Layout
+from backsweep.storage.base import Array
 
 
 def open_store(
-    plan: ScanPlan, step: Program, types: Sequence[ArrayType], event: Event
+    plan: ScanPlan,
+    step: Program,
+    types: Sequence[ArrayType],
+    event: Event,
+    buffers: Sequence[list[Array]] = (),
 ) -> AbstractStore | None:
     """HDF5 files, with a thread of their own where there are buffers; None without a disk.
+
+    `buffers` are the machine's own, if it has any.
 
     Files of a scan that can be resumed have names and a hash by which the next process knows
     them; those that an earlier process left are held from the start.
@@ -39,7 +47,7 @@ def open_store(
     n_buffers = plan.choice.n_buffers
     if n_buffers == 0:
         return store
-    return BackgroundStore(store, n_buffers)
+    return BackgroundStore(store, buffers or n_buffers)
 
 
 def _layout(plan: ScanPlan, step: Program, types: Sequence[ArrayType], program: str) -> Layout:
@@ -72,23 +80,34 @@ def waited_seconds(store: AbstractStore | None) -> float:
     return store.waited_seconds if store is not None else 0.0
 
 
-def thinned(store: AbstractStore | None, below: int, n_disk: int) -> list[int]:
-    """Steps of the snapshots that a resumed run starts with, the initial state first.
+def thinned(
+    store: AbstractStore | None, below: int, n_disk: int, comm: AbstractComm | None = None
+) -> list[int]:
+    """Steps of the snapshots that a resumed run may start with, the initial state first.
 
-    Those of `below` and later steps, and more than fit, are deleted.
+    Those that not all ranks have are left out. Collective where there is a communicator.
     """
     if store is None:
         return [0]
     held = store.keys()
     found = [k for k in held if 0 < k < below]
+    if comm is not None:
+        everywhere = set(found).intersection(*comm.allgather(found))
+        found = [k for k in found if k in everywhere]
     while len(found) > n_disk:
         # Every second one: what is left stays spread over the steps.
         del found[1::2]
-    for step in set(held) - set(found):
+    return [0, *found]
+
+
+def keep_only(store: AbstractStore | None, held: Sequence[int]) -> None:
+    """Delete all other snapshots."""
+    if store is None:
+        return
+    for step in set(store.keys()) - set(held):
         if step in store:
             with contextlib.suppress(SnapshotError):
                 store.delete(step)
-    return [0, *found]
 
 
 def close_store(store: AbstractStore) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from backsweep.comm import AbstractComm
 from backsweep.errors import Stopped
 
@@ -72,6 +74,16 @@ def requested() -> str:
     return _received[0].name if _received else ""
 
 
+def agreed(comm: AbstractComm) -> str:
+    """As `requested`, the same on all ranks. Collective: every rank must call."""
+    own = requested()
+    number = _received[0] if own else 0
+    number = int(comm.allreduce(np.array([number], np.int64), "max")[0])
+    if number and not own:
+        _received.append(signal.Signals(number))
+    return signal.Signals(number).name if number else ""
+
+
 def is_under_way() -> bool:
     """Whether a signal came to a run that heeds it and has not ended yet."""
     return bool(_is_watching and _received)
@@ -105,7 +117,12 @@ def _setting(value: bool) -> Iterator[None]:
         _may_abandon.pop()
 
 
+def may_abandon() -> bool:
+    """Whether scans that cannot be resumed end when a signal came."""
+    return bool(_may_abandon and _may_abandon[-1])
+
+
 def abandon_if_requested() -> None:
     """Called between the pieces of a scan that cannot be resumed. Raises `Stopped`."""
-    if _may_abandon and _may_abandon[-1] and requested():
+    if may_abandon() and requested():
         raise stopped("")

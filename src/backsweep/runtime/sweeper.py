@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,10 @@ from backsweep.ir import ArrayType
 from backsweep.primitives.control import ScanShape
 from backsweep.runtime.arrays import SKEW, Arena, prepared, round_up, view, work_array
 from backsweep.runtime.compiled import CompiledSweep, threads_for
-from backsweep.runtime.ghosts import Ghosts
+from backsweep.runtime.ghosts import Ghosts, Layout
+from backsweep.runtime.pace import AbstractPace, OwnPace
 from backsweep.runtime.threads import run_threads
 
-MAX_SECONDS_PER_CALL = 0.5
 FIRST_CALL_OPERATIONS = 500_000_000
 """Scalar operations of the first call; later ones go by the clock."""
 SCRATCH = 64 * 512 * 8
@@ -26,7 +27,10 @@ SCRATCH = 64 * 512 * 8
 
 @dataclass
 class StateMemory:
-    """Where the states of one scan live: rings or a trajectory, and slots for snapshots."""
+    """Where the states of one scan live: rings or a trajectory, and slots for snapshots.
+
+    The slots from `n_slots` on are buffers of disk traffic.
+    """
 
     shape: ScanShape
     types: tuple[ArrayType, ...]
@@ -35,6 +39,7 @@ class StateMemory:
     keeps_all: bool
     n_slots: int
     ring_positions: tuple[int, ...]
+    n_buffers: int = 0
     ring: Arena = field(init=False)
     slots: np.ndarray = field(init=False)
     registers: np.ndarray = field(init=False)
@@ -47,10 +52,11 @@ class StateMemory:
             self.ring_sizes.append(count)
             sizes.append(count * self.step_of(chain))
         self.ring = Arena(sizes, zeroed=False)
-        self.slot_offsets = list(
-            np.cumsum([0, *(round_up(t.nbytes) for t in self.types)], dtype=np.int64)
+        self.slot_offsets = np.cumsum(
+            [0, *(round_up(t.nbytes) for t in self.types)], dtype=np.int64
         )
-        self.slots = work_array(self.n_slots * self.slot_bytes + 64, np.uint8, zeroed=False)
+        n_bytes = (self.n_slots + self.n_buffers) * self.slot_bytes
+        self.slots = work_array(n_bytes + 64, np.uint8, zeroed=False)
         base = self.slots.ctypes.data
         self.slot_base = base + (-base) % 64
         self.registers = np.zeros((64, 2 * len(self.types) + 3 + 64), np.int64)
@@ -62,6 +68,25 @@ class StateMemory:
     @property
     def slot_bytes(self) -> int:
         return int(self.slot_offsets[-1])
+
+    def buffers(self) -> list[list[np.ndarray]]:
+        """Arrays on the slots from `n_slots` on, which keep the memory alive."""
+        first = self.slot_base - self.slots.ctypes.data
+        return [
+            [
+                self.slots[start : start + type.nbytes].view(type.dtype).reshape(type.shape)
+                for type, start in zip(
+                    self.types, (first + k * self.slot_bytes + self.slot_offsets[:-1]), strict=True
+                )
+            ]
+            for k in range(self.n_slots, self.n_slots + self.n_buffers)
+        ]
+
+    def is_used(self, number: int) -> bool:
+        """Whether the current state, or the one before it, lies in a buffer."""
+        addresses = self.registers[0, : 2 * len(self.types)]
+        start = self.slot_base + (self.n_slots + number) * self.slot_bytes
+        return bool(np.any((addresses >= start) & (addresses < start + self.slot_bytes)))
 
     def places(self, step: int) -> list[np.ndarray]:
         """Arrays that are to be filled with the state of a step; it is the current one then."""
@@ -76,6 +101,10 @@ class StateMemory:
                 self.registers[:, 2 * j + 1] = address
         self.registers[:, 2 * len(self.types)] = step
         return [places[j] for j in range(len(self.types))]
+
+    def layouts(self) -> list[Layout]:
+        """How components lie at their addresses."""
+        return [partial(view, shape=t.shape, dtype=t.dtype) for t in self.types]
 
     def place(self, state: Sequence[Any], step: int = 0) -> None:
         """Copy the state of a step in."""
@@ -155,7 +184,8 @@ class Sweeper:
         self.n_threads = threads_for(compiled.work, config.n_threads())
         self.scratch = work_array(self.n_threads * SCRATCH, np.uint8, zeroed=False)
         self.sync = np.zeros(32, np.int64)
-        self.steps_per_call = max(1, min(64, FIRST_CALL_OPERATIONS // max(1, compiled.work)))
+        first = max(1, min(64, FIRST_CALL_OPERATIONS // max(1, compiled.work)))
+        self.pace: AbstractPace = OwnPace(first)
 
     def bind(self, name: str, array: np.ndarray) -> np.ndarray:
         """Pass an array by address; it is kept alive."""
@@ -202,17 +232,13 @@ class Sweeper:
             self.memory.registers[self.n_threads :] = self.memory.registers[0]
 
     def run_rows(self, table: np.ndarray, pause: Callable[[], None] = lambda: None) -> None:
-        """As `run`, in calls of at most about half a second, with a pause after each."""
+        """As `run`, in calls of at most about half a second, with pauses between them."""
         for piece in self._pieces(table):
             n_steps = int(np.sum(piece[:, 2] - piece[:, 1]))
             begin = time.perf_counter()
             self.run(piece)
-            seconds = time.perf_counter() - begin
-            if n_steps >= self.steps_per_call // 2 and seconds < MAX_SECONDS_PER_CALL / 4:
-                self.steps_per_call *= 4
-            elif seconds > MAX_SECONDS_PER_CALL:
-                self.steps_per_call = max(1, self.steps_per_call // 2)
-            pause()
+            if self.pace.spent(n_steps, time.perf_counter() - begin):
+                pause()
 
     def state(self) -> list[np.ndarray]:
         """The state that the last action left; views."""
@@ -223,12 +249,12 @@ class Sweeper:
         return self.memory.places(step)
 
     def _pieces(self, table: np.ndarray) -> Iterator[np.ndarray]:
-        """Cut rows so that no piece has more than `steps_per_call` steps."""
+        """Cut rows so that no piece has more steps than a call may have."""
         at = 0
         rest = table.copy()
         while at < len(rest):
             steps = np.cumsum(rest[at:, 2] - rest[at:, 1])
-            limit = self.steps_per_call
+            limit = self.pace.room
             n = int(np.searchsorted(steps, limit, side="right"))
             if n > 0:
                 yield rest[at : at + n]
@@ -242,3 +268,24 @@ class Sweeper:
                 row[2] = row[1] + limit
                 rest[at, 1] = row[2]
             yield row[None]
+
+
+@dataclass
+class KeptMachine:
+    """Reverses what was kept; advances again only where a run has begun in the middle."""
+
+    forward: Sweeper | None
+    reverse: Sweeper
+    memory: StateMemory
+
+    def run_rows(self, rows: np.ndarray, pause: Callable[[], None]) -> None:
+        for row in rows:
+            machine = self.reverse if row[0] == REVERSE else self.forward
+            assert machine is not None
+            machine.run_rows(row[None], pause)
+
+    def state(self) -> list[np.ndarray]:
+        return self.memory.state()
+
+    def begin_load(self, step: int) -> list[np.ndarray]:
+        return self.memory.places(step)

@@ -39,6 +39,7 @@ from backsweep.schedule.binomial import (
 from backsweep.schedule.mixed import Mixed, mixed_forward_steps
 from backsweep.schedule.multistage import Multistage
 from backsweep.schedule.online import Online, OnlineRun
+from backsweep.schedule.restart import worth_keeping
 from backsweep.schedule.rows import RowWriter, to_rows
 from backsweep.schedule.simulate import Summary, simulate
 from backsweep.schedule.store_all import StoreAll
@@ -86,4 +87,5 @@ __all__ = [
     "resume_state",
     "simulate",
     "to_rows",
+    "worth_keeping",
 ]

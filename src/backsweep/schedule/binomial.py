@@ -162,12 +162,10 @@ def fill(stack: NDArray[np.int64], head: NDArray[np.int64], table: NDArray[np.in
         elif phase == REVERSE_PHASE and at == end - 1:
             end -= 1
             at = -1
-        elif top < 0 or (at > stack[top] and top + 1 < s):  # full: after a restart only
-            top += 1
-            stack[top] = at
-            kind, start, stop, slot = STORE, at, at, top
         else:
-            length, free = end - at, s - top
+            # Where the segment from the youngest snapshot on is split.
+            low, free = stack[top] if top >= 0 else at, s - top
+            length = end - low
             stop = end - 1
             if free > 1 and length > 2:
                 # b = beta(free, r), p = beta(free, r-1), q = beta(free-1, r-1), and by
@@ -179,12 +177,18 @@ def fill(stack: NDArray[np.int64], head: NDArray[np.int64], table: NDArray[np.in
                 q = p * free // (free + r - 1)
                 m = length - q - q * (free - 1) // (free + r - 2)
                 m = max(m, p - q, length - (b - p))
-                stop = at + min(m, p, length - q)
-            kind, start = ADVANCE, at
-            at = stop
-            if phase == FORWARD_PHASE and stop == end - 1:
-                stop = n
-                phase = REVERSE_PHASE
+                stop = low + min(m, p, length - q)
+            # After a restart it may be full, or `at` lie before or behind the split.
+            if top < 0 or (free > 1 and low < at >= stop):
+                top += 1
+                stack[top] = at
+                kind, start, stop, slot = STORE, at, at, top
+            else:
+                kind, start = ADVANCE, at
+                at = stop
+                if phase == FORWARD_PHASE and stop == end - 1:
+                    stop = n
+                    phase = REVERSE_PHASE
         table[i, 0], table[i, 1], table[i, 2], table[i, 3] = kind, start, stop, slot
         i += 1
         if kind == ADVANCE and stop == n:
@@ -289,9 +293,12 @@ def resume_state(
     Notes
     -----
     What is held is not moved. The segment from the snapshot in slot i to the next takes
-    ``t(length, n_snapshots - i)`` advances, the last one, up to `end`, likewise; the forward
-    phase takes one more, for the segment from `at` on. If no slot is left for `at`, it runs
-    to the end first and then comes back to the last snapshot.
+    ``t(length, n_snapshots - i)`` advances, the last one, up to `end`, likewise.
+
+    The forward phase goes on from `at` to where the segment from the last snapshot on is split,
+    as if it had begun there; if `at` is behind that, it is stored itself. By the convexity of
+    ``t`` both take no more than starting over from that snapshot would. If no slot is left, it
+    runs to the end first and then comes back to the last snapshot.
 
     Examples
     --------

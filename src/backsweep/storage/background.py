@@ -1,11 +1,14 @@
 """A store whose disk works while the caller computes.
 
 One worker thread owns the inner store. `put` copies to one of a few buffers and returns;
-`prefetch` has a snapshot read to one before it is asked for. A snapshot on its way to disk is
-served from its buffer. Reads go before writes, because somebody waits for them; what is written
-or deleted is so in order.
+`prefetch` has a snapshot read to one before it is asked for. A snapshot that is still in a buffer
+is served from there, whether it is on its way to disk or back. Reads go before writes, because
+somebody waits for them; what is written or deleted is so in order.
 
-A buffer is free if no entry has it: nothing is counted that an interruption could leave wrong.
+Copies cost more time than anything else here. So a caller may own the buffers, fill them himself
+(`stage`, `put_staged`) and use what is in them where it lies (`lend`, `take_back`).
+
+A buffer is free if nothing has it: nothing is counted that an interruption could leave wrong.
 A failing write cannot be told to the caller who put it: the key drops out of `keys`, and
 `failures` remembers why.
 
@@ -17,15 +20,14 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import final
 
 import numpy as np
 
 from backsweep.errors import SnapshotError
 from backsweep.storage.base import AbstractStore, Array
-from backsweep.storage.worker import Entry, Stage, Work, run_worker, stop_worker
+from backsweep.storage.worker import IN_BUFFER, Entry, Stage, Work, run_worker, stop_worker
 
 
 @final
@@ -36,8 +38,8 @@ class BackgroundStore(AbstractStore):
     ----------
     inner : AbstractStore
         Owned from now on, and closed with this one; its snapshots are held from the start.
-    n_buffers : int
-        Snapshots in memory at a time, on their way to or from disk; at least 1.
+    buffers : int or sequence of lists of ndarray
+        Places for snapshots on their way to or from disk: how many, at least 1, or the caller's.
 
     Attributes
     ----------
@@ -52,30 +54,29 @@ class BackgroundStore(AbstractStore):
     Raises
     ------
     SnapshotError
-        If `n_buffers` is below 1, or memory or a thread cannot be had.
+        If there is no buffer, or memory or a thread cannot be had.
 
     Notes
     -----
-    Takes ``n_buffers * layout.nbytes`` bytes. `close` waits for the one operation under way,
+    Takes ``layout.nbytes`` bytes for each own buffer. `close` waits for the operation under way,
     and for queued writes if `inner.keep` is set. A store that is no longer referenced, or an
     interpreter that ends, closes it too.
     """
 
-    def __init__(self, inner: AbstractStore, n_buffers: int) -> None:
+    def __init__(self, inner: AbstractStore, buffers: int | Sequence[list[Array]]) -> None:
         layout = inner.layout
         super().__init__(layout)
+        n_buffers = buffers if isinstance(buffers, int) else len(buffers)
         if n_buffers < 1:
             raise SnapshotError(f"a background store needs a buffer, not {n_buffers}")
-        self.n_buffers = n_buffers
         self.keep = inner.keep
         self.waited_seconds = 0.0
         self._steps.update(inner.keys())
         try:
-            buffers = [
-                [np.empty(s, d) for s, d in zip(layout.shapes, layout.dtypes, strict=True)]
-                for _ in range(n_buffers)
-            ]
-            self._work = Work(inner, buffers)
+            if isinstance(buffers, int):
+                kinds = list(zip(layout.shapes, layout.dtypes, strict=True))
+                buffers = [[np.empty(s, d) for s, d in kinds] for _ in range(buffers)]
+            self._work = Work(inner, list(buffers))
             # An interpreter that ends does not wait for the thread, it stops it first.
             thread = threading.Thread(
                 target=run_worker, args=(self._work,), name="backsweep-storage", daemon=True
@@ -146,25 +147,47 @@ class BackgroundStore(AbstractStore):
         with self._work.condition:
             self._wait(lambda: not self._work.is_writing())
 
-    def _write(self, key: int, arrays: Sequence[Array]) -> None:
-        work = self._work
-        with self._buffer() as buffer:
-            for place, array in zip(buffer, arrays, strict=True):
-                place[...] = array
-            entry = Entry(key, Stage.TO_WRITE, buffer)
-            with work.condition:
-                work.drop(key)
-                work.failures.pop(key, None)
-                work.writes.append(entry)
-                work.entries[key] = entry
-                work.condition.notify_all()
+    def stage(self, *, waits: bool = True) -> int | None:
+        """The number of a free buffer, for the caller to fill and `put_staged`.
 
-    def _read(self, key: int, out: Sequence[Array]) -> None:
+        If there is none this waits, and what was read ahead gives way; or returns None.
+        """
+        self._check_open()
         work = self._work
         with work.condition:
-            # Only an interrupted call has left one.
-            work.filling = None
+            while (buffer := work.free_buffer()) is None:
+                if not waits:
+                    return None
+                if not work.is_writing() and work.evict():
+                    continue
+                self._wait(lambda: work.free_buffer() is not None or self._can_evict())
+            return self._lent(buffer)
+
+    def put_staged(self, key: int, number: int) -> None:
+        """As `put`, of what the caller has written to the buffer that `stage` gave."""
+        work = self._work
+        entry = Entry(key, Stage.TO_WRITE, work.buffers[number])
+        with work.condition:
+            work.drop(key)
+            work.failures.pop(key, None)
+            work.writes.append(entry)
+            work.entries[key] = entry
+            work.lent.discard(number)
+            work.condition.notify_all()
+        self._steps.add(key)
+
+    def lend(self, key: int, *, waits: bool = True) -> int | None:
+        """The number of the buffer that holds a snapshot, to be read until `take_back`.
+
+        Where it must be read from the inner store this waits, and raises as `get`; or returns None.
+        """
+        if waits:
+            self._check_held(key)
+        work = self._work
+        with work.condition:
             entry = work.entries.get(key)
+            if not waits and (entry is None or entry.stage not in IN_BUFFER):
+                return None
             if entry is None or entry.stage is Stage.TO_READ:
                 work.drop(key)
                 entry = self._queue_read(key, is_urgent=True)
@@ -176,14 +199,37 @@ class BackgroundStore(AbstractStore):
             if found.buffer is None:
                 raise SnapshotError(f"the snapshot of step {key} was not read")
             # The worker may read what is being written, but nobody writes to it.
-            work.filling = buffer = found.buffer
-        for place, array in zip(buffer, out, strict=True):
-            array[...] = place
-        with work.condition:
-            work.filling = None
-            if work.entries.get(key) is found and found.stage is Stage.READY:
-                work.drop(key)
-            work.condition.notify_all()
+            found.is_wanted = False
+            return self._lent(found.buffer)
+
+    def take_back(self, number: int) -> None:
+        """The caller does not use a buffer any more."""
+        with self._work.condition:
+            self._work.lent.discard(number)
+            self._work.condition.notify_all()
+
+    def _write(self, key: int, arrays: Sequence[Array]) -> None:
+        # Only an interrupted call has left one.
+        self._work.lent.clear()
+        number = self.stage()
+        assert number is not None
+        try:
+            for place, array in zip(self._work.buffers[number], arrays, strict=True):
+                place[...] = array
+        except BaseException:
+            self.take_back(number)
+            raise
+        self.put_staged(key, number)
+
+    def _read(self, key: int, out: Sequence[Array]) -> None:
+        self._work.lent.clear()
+        number = self.lend(key)
+        assert number is not None
+        try:
+            for place, array in zip(self._work.buffers[number], out, strict=True):
+                array[...] = place
+        finally:
+            self.take_back(number)
 
     def _remove(self, key: int) -> None:
         with self._work.condition:
@@ -215,7 +261,7 @@ class BackgroundStore(AbstractStore):
 
     def _queue_read(self, key: int, is_urgent: bool) -> Entry:
         work = self._work
-        entry = Entry(key, Stage.TO_READ, is_urgent=is_urgent)
+        entry = Entry(key, Stage.TO_READ, is_wanted=True, is_urgent=is_urgent)
         if is_urgent:
             work.reads.appendleft(entry)
         else:
@@ -224,27 +270,13 @@ class BackgroundStore(AbstractStore):
         work.condition.notify_all()
         return entry
 
-    @contextmanager
-    def _buffer(self) -> Iterator[list[Array]]:
-        """A buffer to fill; what was read ahead gives way if nothing else will."""
-        work = self._work
-        with work.condition:
-            # Only an interrupted call has left one.
-            work.filling = None
-            while (buffer := work.free_buffer()) is None:
-                if not work.is_writing() and work.evict():
-                    continue
-                self._wait(lambda: work.free_buffer() is not None or self._can_evict())
-            work.filling = buffer
-        try:
-            yield buffer
-        finally:
-            with work.condition:
-                work.filling = None
+    def _lent(self, buffer: list[Array]) -> int:
+        number = next(k for k, own in enumerate(self._work.buffers) if own is buffer)
+        self._work.lent.add(number)
+        return number
 
     def _can_evict(self) -> bool:
-        ready = (entry.stage is Stage.READY for entry in self._work.entries.values())
-        return not self._work.is_writing() and any(ready)
+        return not self._work.is_writing() and bool(self._work.evictable())
 
     def _wait(self, is_done: Callable[[], bool]) -> None:
         """Wait under the condition for the worker; the caller's time is counted."""

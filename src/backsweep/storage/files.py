@@ -51,7 +51,14 @@ def reserve(fd: int, n_bytes: int) -> None:
             write_at(fd, bytes(min(_CHUNK, n_bytes - start)), start)
 
 
-def replace_file(path: Path, fill: Callable[[int], None], *, what: str, is_durable: bool) -> None:
+def replace_file(
+    path: Path,
+    fill: Callable[[int], None],
+    *,
+    what: str,
+    is_durable: bool,
+    spare: Path | None = None,
+) -> None:
     """Write a file under a temporary name and rename it: there is the old or the new one, whole.
 
     Parameters
@@ -63,16 +70,20 @@ def replace_file(path: Path, fill: Callable[[int], None], *, what: str, is_durab
         One of `faults.WRITTEN`.
     is_durable : bool
         Whether file and folder are synced: then this holds after a crash of the machine too.
+    spare : Path, optional
+        A file under a temporary name that is written over: a new one costs the kernel as much
+        time for its pages as it takes to fill them.
 
     Raises
     ------
     OSError
         Then no temporary is left.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = spare or temporary_of(path)
     try:
         reached(f"{what}.before-write")
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        kind = os.O_CREAT | os.O_TRUNC if spare is None else 0
+        fd = os.open(temporary, os.O_WRONLY | kind, 0o666)
         try:
             fill(fd)
             if is_durable:
@@ -89,6 +100,11 @@ def replace_file(path: Path, fill: Callable[[int], None], *, what: str, is_durab
     reached(f"{what}.after-rename")
     if is_durable:
         sync_folder(path.parent)
+
+
+def temporary_of(path: Path) -> Path:
+    """The name under which this process writes a file."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def write_durably(path: Path, data: bytes | memoryview, what: str = "result") -> None:
@@ -121,11 +137,14 @@ def remove_temporaries(path: Path) -> None:
             path.with_name(name).unlink()
 
 
-def delete(path: Path) -> None:
-    """Remove a file that is not needed any more; it may be gone, with its folder."""
+def delete(path: Path, spare: Path | None = None) -> None:
+    """Remove a file that is not needed any more, or rename it; it may be gone, with its folder."""
     with suppress(OSError):
         reached("delete.before")
-        path.unlink()
+        if spare is None:
+            path.unlink()
+        else:
+            path.rename(spare)
         reached("delete.after")
 
 

@@ -4,6 +4,7 @@ What a file holds is said in `storage.image`. It is written under a temporary na
 its space is reserved first, so that a full disk is met before anything is written. Nothing is
 synced: a snapshot can be recomputed. HDF5 itself is needed once, when the store is made: reads
 and writes are plain system calls, during which other threads run (`storage.background`).
+The file of a snapshot that is deleted gets a temporary name and is written over by the next one.
 See docs/decisions/0013-raw-writes-into-an-hdf5-image.md.
 """
 
@@ -19,7 +20,7 @@ from typing import final
 from backsweep.errors import SnapshotError
 from backsweep.storage.base import AbstractStore, Array, Layout
 from backsweep.storage.faults import reached
-from backsweep.storage.files import delete, reason, replace_file
+from backsweep.storage.files import delete, reason, replace_file, temporary_of
 from backsweep.storage.image import make_image, read_file
 
 
@@ -67,6 +68,7 @@ class HDF5Store(AbstractStore):
         self.prefix = prefix
         self.keep = keep
         self._image = make_image(layout)
+        self._spares: list[Path] = []
         self._check_directory()
         self._remove_temporaries()
         if adopt:
@@ -82,8 +84,9 @@ class HDF5Store(AbstractStore):
         def fill(fd: int) -> None:
             self._image.write(fd, key, arrays, lambda: reached("snapshot.during-write"))
 
+        spare = self._spare()
         try:
-            replace_file(path, fill, what="snapshot", is_durable=False)
+            replace_file(path, fill, what="snapshot", is_durable=False, spare=spare)
         except OSError as error:
             raise SnapshotError(
                 f"the snapshot of step {key} could not be written to {path}: {reason(error)}"
@@ -95,17 +98,28 @@ class HDF5Store(AbstractStore):
         except SnapshotError as error:
             raise SnapshotError(f"the snapshot of step {key} is lost: {error}") from error
 
+    def _spare(self) -> Path | None:
+        """A file of the right size that is not needed any more and still there."""
+        while self._spares:
+            spare = self._spares.pop()
+            with suppress(OSError):
+                if spare.stat().st_size == self._image.file_nbytes:
+                    return spare
+        return None
+
     def _remove(self, key: int) -> None:
-        delete(self.path(key))
+        path = self.path(key)
+        self._spares.append(temporary_of(path))
+        delete(path, self._spares[-1])
 
     def _release(self) -> None:
         if not self.keep:
             for key in self._steps:
-                self._remove(key)
+                delete(self.path(key))
         self._remove_temporaries()
 
     def _check_directory(self) -> None:
-        probe = self.path(0).with_name(f".{self.path(0).name}.{os.getpid()}.tmp")
+        probe = temporary_of(self.path(0))
         try:
             probe.touch()
             probe.unlink()

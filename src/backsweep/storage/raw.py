@@ -91,7 +91,7 @@ class Image:
         Parameters
         ----------
         fd : int
-            Of an empty file.
+            Of an empty file, or of one of this layout.
         step : int
         arrays : sequence of ndarray
             That fit the layout; those that are not contiguous are copied, one at a time.

@@ -26,6 +26,10 @@ class Stage(Enum):
     TO_DELETE = auto()
 
 
+IN_BUFFER = (Stage.TO_WRITE, Stage.WRITING, Stage.READY)
+"""Stages in which a snapshot can be read where it lies."""
+
+
 @dataclass(eq=False, slots=True)
 class Entry:
     """A snapshot in a buffer, or on its way there; or the order to delete one."""
@@ -34,7 +38,7 @@ class Entry:
     stage: Stage
     buffer: list[Array] | None = None
     error: SnapshotError | None = None
-    #: Whether it stays in its buffer when it is written, since it is read soon.
+    #: Whether it is read soon: else its buffer may be had by whoever needs one.
     is_wanted: bool = False
     #: Whether the caller waits for it: then what was read ahead gives way.
     is_urgent: bool = False
@@ -55,7 +59,8 @@ class Work:
         self.writes: deque[Entry] = deque()
         self.reads: deque[Entry] = deque()
         self.current: Entry | None = None
-        self.filling: list[Array] | None = None
+        #: Numbers of buffers that the caller writes to or reads from.
+        self.lent: set[int] = set()
         self.failures: dict[int, SnapshotError] = {}
         self.is_stopping = False
         self.close_error: Exception | None = None
@@ -64,11 +69,27 @@ class Work:
         self.read_bytes = 0
 
     def free_buffer(self) -> list[Array] | None:
+        """A buffer of no use to anybody, or the one whose snapshot is needed last."""
         holders = [*self.entries.values(), *self.writes]
         if self.current is not None:
             holders.append(self.current)
-        taken = {id(entry.buffer) for entry in holders} | {id(self.filling)}
-        return next((buffer for buffer in self.buffers if id(buffer) not in taken), None)
+        taken = {id(entry.buffer) for entry in holders}
+        for number, buffer in enumerate(self.buffers):
+            if id(buffer) not in taken and number not in self.lent:
+                return buffer
+        # What is written or was read stays in its buffer as long as nobody else needs that.
+        unwanted = [key for key in self.evictable() if not self.entries[key].is_wanted]
+        # A reverse sweep comes to the latest step first.
+        return self.entries.pop(min(unwanted)).buffer if unwanted else None
+
+    def evictable(self) -> list[int]:
+        """Keys of the snapshots in buffers that nobody uses now."""
+        lent = {id(self.buffers[number]) for number in self.lent}
+        return [
+            key
+            for key, entry in self.entries.items()
+            if entry.stage is Stage.READY and id(entry.buffer) not in lent
+        ]
 
     def next_entry(self) -> Entry | None:
         """What the worker does next; a read needs a buffer."""
@@ -95,12 +116,11 @@ class Work:
                     queue.remove(entry)
 
     def evict(self) -> bool:
-        """Forget the oldest snapshot that was read ahead."""
-        for key, entry in self.entries.items():
-            if entry.stage is Stage.READY:
-                del self.entries[key]
-                return True
-        return False
+        """Forget the snapshot that was read ahead last: it is needed last."""
+        keys = self.evictable()
+        if keys:
+            del self.entries[keys[-1]]
+        return bool(keys)
 
     def is_writing(self) -> bool:
         is_current = self.current is not None and self.current.stage in (
@@ -117,7 +137,6 @@ class Work:
             self.written_bytes += 0 if error else self.inner.layout.nbytes
             if is_known and error is not None:
                 self.failures[entry.key] = error
-            if is_known and (error is not None or not entry.is_wanted):
                 del self.entries[entry.key]
             entry.stage = Stage.READY
         elif entry.stage is Stage.READING:

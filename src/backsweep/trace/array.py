@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backsweep.comm import BlockedArray
 from backsweep.ir import ArrayType, Atom, Literal, Var
 from backsweep.primitives import shape as sh
 from backsweep.trace.tracing import Trace, at_user_line, literal, require_trace, trace_error
@@ -275,7 +276,18 @@ def _unary(name: str) -> Any:
 
 
 def _operator(ufunc: Any, x: Any, y: Any) -> Any:
-    known = (TracedArray, np.ndarray, np.generic, bool, int, float, complex, list, tuple)
+    known = (
+        TracedArray,
+        np.ndarray,
+        np.generic,
+        BlockedArray,
+        bool,
+        int,
+        float,
+        complex,
+        list,
+        tuple,
+    )
     if not isinstance(x, known) or not isinstance(y, known):
         return NotImplemented
     from backsweep.trace.ufuncs import call_ufunc
@@ -341,6 +353,8 @@ def lift(value: Any) -> Atom:
         return trace.capture_plain(value)
     if isinstance(value, (list, tuple)):
         return _lift_sequence(value)
+    if isinstance(value, BlockedArray):
+        return trace.capture_blocked(value)
     raise trace_error(f"a value of type {type(value).__name__} cannot take part in a program")
 
 

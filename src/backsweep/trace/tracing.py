@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.random import RandomState
 
+from backsweep.comm import BlockedArray
 from backsweep.errors import MutationError, TraceError
 from backsweep.ir import ArrayType, Atom, Builder, Literal, Source, Var
 
@@ -117,6 +118,12 @@ class Trace:
         else:
             self.plain[id(array)] = PlainCapture(array, content_checksum(array), user_source())
         return self.capture(key, type, array, name)
+
+    def capture_blocked(self, array: BlockedArray) -> Var:
+        """Capture an array of which only blocks are known."""
+        outer = array if self.parent is None else self.parent.capture_blocked(array)
+        type = ArrayType(array.shape, array.dtype)
+        return self.capture(("blocked", id(array)), type, outer, self.names.get(id(array), ""))
 
     def check_plain_unchanged(self) -> None:
         """Raise if a captured plain array was written to while tracing."""

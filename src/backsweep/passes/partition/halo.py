@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from backsweep.passes.partition.demand import Box
+from backsweep.passes.partition.demand import Box, volume
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,10 @@ class HaloField:
         the ends of periodic axes.
     component : int
         Number among the local carries; -1 where the rank holds nothing of it.
-    is_made : bool
-        Whether a step computes it; else it is handed on, with its halo.
+    is_read : bool
+        Whether this rank reads more of it than it owns.
+    source : int
+        Number of the field that a step hands on to it; its own where the step computes it.
     """
 
     shape: tuple[int, ...]
@@ -33,11 +36,13 @@ class HaloField:
     owned: Box
     layout: Box
     component: int
-    is_made: bool
+    is_read: bool
+    source: int
 
     @property
-    def has_halo(self) -> bool:
-        return self.owned != self.layout
+    def ghost_bytes(self) -> int:
+        """What the rank receives of it."""
+        return (volume(self.layout) - volume(self.owned)) * self.dtype.itemsize
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,5 +63,27 @@ class Halo:
     comm: Any = field(repr=False)
     adds_up: bool = False
 
+    @property
+    def step_bytes(self) -> tuple[int, int]:
+        """What a rank receives after a step forward, and after one of the adjoint."""
+        sizes = [
+            sum(g[k].ghost_bytes for k in made_of_read(g, [f.is_read for f in g]))
+            for g in (self.states, self.bars)
+        ]
+        return sizes[0], sizes[1]
+
     def __repr__(self) -> str:
         return f"halo of {len(self.states)} states, {len(self.bars)} cotangents"
+
+
+def made_of_read(fields: Sequence[HaloField], read: Sequence[bool]) -> list[int]:
+    """Numbers of the fields that a step computes and a later one reads beyond its block.
+
+    What is read may be what an earlier step has computed, handed on since.
+    """
+    wanted = list(read)
+    for _ in fields:
+        for k, f in enumerate(fields):
+            if wanted[k] and f.source >= 0:
+                wanted[f.source] = True
+    return [k for k, f in enumerate(fields) if wanted[k] and f.source == k]

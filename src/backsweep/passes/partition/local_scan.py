@@ -10,7 +10,7 @@ import numpy as np
 
 from backsweep.ir import ArrayType, Atom, Literal, Program, Var
 from backsweep.passes.external import all_equations
-from backsweep.passes.partition.demand import Box, shape_of
+from backsweep.passes.partition.demand import Box, contains, shape_of
 from backsweep.passes.partition.halo import Halo, HaloField
 from backsweep.passes.partition.localise import Localiser, same_array
 from backsweep.passes.partition.scans import ScanCut, StepCut
@@ -161,41 +161,59 @@ class LocalScan:
 
     def halo(self, key: int | None) -> Halo:
         """What is fetched after each step; with the key of a sweep, of its cotangents as well."""
-        cut = self.cut
-        numbers = self.groups()[1]
-        step = cut.step
-        carry = step.inputs[cut.shape.n_consts : cut.shape.n_consts + cut.shape.n_carry]
-        handed = {k for k, a in enumerate(step.outputs[: len(carry)]) if a in carry}
-
-        def fields(members: Sequence[int], handed: set[int]) -> tuple[HaloField, ...]:
-            found = []
-            for at, k in enumerate(members):
-                if not cut.carry[k].has_owner:
-                    continue
-                type: Any = carry[k].type
-                nothing = ((0, 0),) * type.ndim
-                layout = cut.layouts[carry[k]]
-                found.append(
-                    HaloField(
-                        type.shape,
-                        type.dtype,
-                        cut.owned(k) or nothing,
-                        layout or nothing,
-                        _position(members[:at], numbers) if layout is not None else -1,
-                        k not in handed,
-                    )
-                )
-            return tuple(found)
-
-        states = fields(range(len(carry)), handed)
+        cut, n = self.cut, self.cut.shape.n_consts
+        carry = list(cut.step.inputs[n : n + cut.shape.n_carry])
+        programs = [cut.forward, *cut.reverses.values()]
+        read = [
+            self._is_read(k, [(p, p.program.inputs[n + k]) for p in programs])
+            for k in range(len(carry))
+        ]
+        made: Any = cut.step.outputs[: len(carry)]
+        sources = [carry.index(a) if a in carry else k for k, a in enumerate(made)]
+        states = self._fields(range(len(carry)), read, sources)
         bars: tuple[HaloField, ...] = ()
         if key is not None:
             active = [k for k in range(len(carry)) if cut.flags[key][1][k]]
-            bars = fields(active, set())
+            reverse = cut.reverses[key]
+            first = len(cut.step.inputs)
+            read = [False] * len(carry)
+            for at, k in enumerate(active):
+                read[k] = self._is_read(k, [(reverse, reverse.program.inputs[first + at])])
+            bars = self._fields(active, read, range(len(carry)))
         equations = (e for p in self.programs.values() for e in all_equations(p))
         adds_up = any(e.primitive.kind == "communication" for e in equations)
         return Halo(states, bars, cut.owner.decomposition.comm, adds_up)
 
+    def _is_read(self, k: int, places: Sequence[tuple[StepCut, Var]]) -> bool:
+        """Whether more of a carry is read than belongs to this rank."""
+        own = self.cut.owned(k)
+        for program, var in places:
+            assert program.demand is not None
+            for piece in program.demand.pieces.get(var, ()):
+                if own is None or not contains(own, piece):
+                    return True
+        return False
 
-def _position(before: Sequence[int], kept: Sequence[int]) -> int:
-    return sum(k in kept for k in before)
+    def _fields(
+        self, members: Sequence[int], read: Sequence[bool], sources: Sequence[int]
+    ) -> tuple[HaloField, ...]:
+        cut, found = self.cut, []
+        carry = cut.step.inputs[cut.shape.n_consts :]
+        held = [k for k in members if k in self.groups()[1]]
+        members = [k for k in members if cut.carry[k].has_owner]
+        for k in members:
+            type: Any = carry[k].type
+            nothing = ((0, 0),) * type.ndim
+            layout = cut.layouts[carry[k]]
+            found.append(
+                HaloField(
+                    type.shape,
+                    type.dtype,
+                    cut.owned(k) or nothing,
+                    layout or nothing,
+                    held.index(k) if layout is not None else -1,
+                    read[k],
+                    members.index(sources[k]) if sources[k] in members else -1,
+                )
+            )
+        return tuple(found)

@@ -211,9 +211,10 @@ class ScanCut:
         for axis, ((lo, hi), (first, last)) in enumerate(zip(own, layout, strict=True)):
             width = max(lo - first, last - hi)
             if width > max(hi - lo, MAX_HALO):
+                where = self._farthest(number, own)
                 raise DecompositionError(
                     f"a step reads {var.name or 'a carry'} up to {width} cells beyond the "
-                    f"{hi - lo} of a rank's block along its axis {axis}{self._farthest(number, own)}: cut the "
+                    f"{hi - lo} of a rank's block along its axis {axis}{where}: cut the "
                     "grid along another axis, or into fewer blocks"
                 )
 

@@ -1,0 +1,35 @@
+"""The script of docs/ranks.md has no line about MPI, and prints the same on any number of ranks."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "ranks.md").read_text()
+
+
+def block(name, language):
+    return re.search(rf"<!-- {name} -->\n```{language}\n(.*?)```", PAGE, re.S).group(1)
+
+
+@pytest.mark.parametrize("ranks", [0, 1, 2, 3, 4, 8])
+def test_any_number_of_ranks_prints_the_same(tmp_path, ranks):
+    script = tmp_path / "script.py"
+    script.write_text(block("ranks example", "python"))
+    command = [sys.executable, str(script)]
+    if ranks:
+        command = [str(Path(sys.executable).with_name("mpiexec")), "-n", str(ranks), *command]
+    done = subprocess.run(
+        command,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    # The value of the misfit is the same as well: all its terms are records at points.
+    assert done.stdout == block("ranks output", "text")
