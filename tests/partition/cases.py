@@ -31,7 +31,8 @@ CASES = [
         losses,
         "final_field final_stencil final_points one_cell other_shapes two_scans "
         "smoothed_model whole_fields stencil_on_records forcing forcing_of_sources scalars "
-        "profiles smoothed_profiles captured shots shots_and_more checkpointed without_a_scan reshaped",
+        "profiles smoothed_profiles captured shots shots_and_more checkpointed "
+        "without_a_scan reshaped",
         value=1e-13,
         wholes=1e-13,
     ),

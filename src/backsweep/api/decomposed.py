@@ -28,8 +28,6 @@ from backsweep.runtime.report import Report
 from backsweep.runtime.together import Blocks
 from backsweep.trace.tracing import active_trace, content_checksum
 
-_SMALL = 1 << 20  # bytes
-
 
 def run_in_blocks(
     program: Program,

@@ -209,8 +209,9 @@ class Driver:
         """Execute a row about the initial state, or where the machine has no buffers."""
         if kind == STORE:
             assert self.store is not None
-            self.store.put(step, machine.state())
-            self.report.n_disk_writes += 1
+            if step not in self.store:
+                self.store.put(step, machine.state())
+                self.report.n_disk_writes += 1
             return
         self.loads.popleft()
         if step == 0:
@@ -223,6 +224,8 @@ class Driver:
 
     def _is_new(self, step: int) -> bool:
         """Whether a state is to be stored: not the initial one, nor one kept by an earlier job."""
+        if self.comm is not None:  # the ranks find out together
+            return step > 0
         return step > 0 and self.store is not None and step not in self.store
 
     def _discard(self, step: int) -> None:
