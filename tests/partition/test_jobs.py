@@ -43,15 +43,11 @@ def test_no_rank_has_a_global_array(run_program):
         ("other_programs", 3, "the traced program is not the same on all ranks: ranks 1, 2 of 3"),
         ("other_shapes", 3, "the traced program is not the same on all ranks: rank"),
         ("other_indices", 3, "not the same on all ranks: ranks 1, 2 of 3 differ from rank 0"),
-<<<<<<< HEAD
-        ("other_values", 3, "what its inputs are given is not the same on all"),
-=======
         (
             "other_values",
             3,
             "what its inputs are given is not the same on all ranks: ranks 1, 2 of 3",
         ),
->>>>>>> ptests
         ("one_raises", 3, "OSError: the model's file is not there"),
         ("wrong_grid", 2, "nothing would be cut: the last dimensions of no argument"),
         ("far_reads", 5, "return 0.5 * u + 0.1 * (u - u[0]) * c, u[3, 3:5]): cut the grid along"),

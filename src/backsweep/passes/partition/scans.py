@@ -214,13 +214,8 @@ class ScanCut:
                 where = self._farthest(number, own)
                 raise DecompositionError(
                     f"a step reads {var.name or 'a carry'} up to {width} cells beyond the "
-<<<<<<< HEAD
                     f"{hi - lo} of a rank's block along its axis {axis}{where}: cut the grid along "
                     "another axis, or into fewer blocks"
-=======
-                    f"{hi - lo} of a rank's block along its axis {axis}{where}: cut the "
-                    "grid along another axis, or into fewer blocks"
->>>>>>> ptests
                 )
 
     def _farthest(self, number: int, own: Box) -> str:
