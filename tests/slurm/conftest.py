@@ -133,13 +133,13 @@ class Cluster:
 
     def crash(self, node):
         """Let a node lose all of its processes at once."""
-        home = Path(self.environment["SLURM_CONF"]).parent
-        slurmd = int((home / f"slurmd-{node}.pid").read_text())
-        spool = f"{home}/spool-{node}"
-        roots = {pid for pid in _pids() if spool in _text(pid, "cmdline")}
-        roots |= {pid for pid in _pids() if f"SLURMD_NODENAME={node}" in _text(pid, "environ")}
-        os.kill(slurmd, signal.SIGKILL)
-        for pid in roots - {slurmd}:
+        conf = self.environment["SLURM_CONF"]
+        slurmd = int((Path(conf).parent / f"slurmd-{node}.pid").read_text())
+        ours = {f"SLURM_CONF={conf}", f"SLURMD_NODENAME={node}"}
+        tasks = [pid for pid in _pids() if ours <= set(_texts(pid, "environ"))]
+        parents = {_parent(pid) for pid in tasks}
+        daemons = [pid for pid in parents if _texts(pid, "cmdline")[0].startswith("slurmstepd")]
+        for pid in (slurmd, *daemons, *tasks):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -152,10 +152,16 @@ def _pids():
     return [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
 
 
-def _text(pid, name):
+def _texts(pid, name):
     with suppress(OSError):
-        return (Path("/proc") / str(pid) / name).read_bytes().replace(b"\0", b" ").decode("latin1")
-    return ""
+        return (Path("/proc") / str(pid) / name).read_bytes().decode("latin1").split("\0")
+    return [""]
+
+
+def _parent(pid):
+    with suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
 
 
 @pytest.fixture

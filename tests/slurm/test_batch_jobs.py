@@ -84,6 +84,13 @@ def test_a_job_and_a_wrong_launcher(jobs):
     assert jobs.described(job, "ExitCode") == "2:0"
 
 
+def test_alarms_between_nodes_arrive(jobs):
+    """With Iprobe and Recv MPICH 5.0.2 hung within some hundred of them (UCX, between nodes)."""
+    script = Path(__file__).with_name("alarms.py")
+    step = ("srun", "-N2", "-n2", "--mpi=pmi2", "--time=2", sys.executable, script)
+    assert jobs.run(*step) == "all heard"
+
+
 def test_a_job_that_is_signalled_twice_goes_on_in_the_queue(long_jobs, tmp_path):
     """As before its time limit; with snapshots on the node's own disk."""
     jobs = long_jobs

@@ -130,9 +130,10 @@ class MPIComm(AbstractComm):
     def alarm(self) -> int:
         if self._parent is not None:
             return self._parent.alarm()
-        while not self._alarm and self._comm.Iprobe(MPI.ANY_SOURCE, _ALARM_TAG):
+        # Matched probes: MPICH over UCX may show a message to Iprobe that Recv then waits for.
+        while not self._alarm and (message := self._comm.Improbe(MPI.ANY_SOURCE, _ALARM_TAG)):
             found = np.empty(1, np.int64)
-            self._comm.Recv([found, MPI.INT64_T], MPI.ANY_SOURCE, _ALARM_TAG)
+            message.Recv([found, MPI.INT64_T])
             if self.is_root:
                 self.raise_alarm(int(found[0]))
             self._alarm = int(found[0])
