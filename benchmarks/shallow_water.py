@@ -30,8 +30,9 @@ from benchmarks.rows import Row, make_parser, run_script
 
 GOALS = {"forward": 0.7, "gradient": 0.5}
 
-#: All add in float32, in other orders.
-TOLERANCE = 1e-4
+#: Of the gradient; and of the last h, u and v. v is 0 at first and then what differences of heights
+#: leave: after 10 steps plain NumPy's in float32 is off by 2.5e-3 from that in float64.
+TOLERANCE, FIELDS_TOLERANCE = 1e-4, 1e-2
 
 IDLE_SECONDS = 2e-3
 
@@ -135,8 +136,8 @@ def _shared(comm: Any, order: str) -> str:
 
 def measure_forward(problem: ShallowWater, repeats: int) -> Iterator[Row]:
     peers = [
-        Contestant("JAX, rows along x", partial(make_jax, problem, "forward", 1), TOLERANCE),
-        Contestant("JAX, rows along y", partial(make_jax, problem, "forward", 0), TOLERANCE),
+        Contestant("JAX, rows along x", partial(make_jax, problem, "forward", 1), FIELDS_TOLERANCE),
+        Contestant("JAX, rows along y", partial(make_jax, problem, "forward", 0), FIELDS_TOLERANCE),
         Contestant("NumPy", partial(make_numpy, problem), TOLERANCE),
     ]
     ours = Contestant("backsweep", partial(make_backsweep, problem, "forward"))
