@@ -104,17 +104,18 @@ def test_a_signal_to_one_rank_of_a_group(tmp_path, serial, number):
     assert found(tmp_path) == serial
 
 
+@pytest.mark.slow_all
 @pytest.mark.parametrize("then", [2, 3])
 def test_stopped_in_the_middle_of_an_item(tmp_path, then):
     """The same groups go on inside the item, others begin it again."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     for folder in (whole, stopped):
         folder.mkdir()
-        prepare(folder, 2, n_steps=12_000, evaluations=3)
+        prepare(folder, 2, n_steps=20_000, evaluations=2)
     code, out, err = Job(whole).end()
     assert code == 0, (out, err)
     job = Job(stopped, ranks=2)
-    job.wait_for("evaluation   2/")
+    job.wait_for("evaluation   1/")
     deadline = time.monotonic() + 120
     while not list(stopped.glob("*.resume/call-*/item-*-on-2/manifest.json")):
         assert time.monotonic() < deadline and job.process.poll() is None
@@ -123,7 +124,7 @@ def test_stopped_in_the_middle_of_an_item(tmp_path, then):
     code, out, err = job.end()
     assert code == 85, (out, err)
     assert list(stopped.glob("*.resume/call-*/item-*-on-2/manifest.json"))
-    prepare(stopped, then, n_steps=12_000, evaluations=3)
+    prepare(stopped, then, n_steps=20_000, evaluations=2)
     code, out, err = Job(stopped, ranks=then).end()
     assert code == 0, (out, err)
     assert found(stopped) == found(whole)

@@ -198,7 +198,10 @@ class PartialSum:
     def _request(self, number: int, is_resumable: bool) -> Checkpointing:
         if self.under_way is None or not is_resumable:
             return self.request
-        folder = str(self.under_way.folder / f"item-{number}")
+        # Points of blocks are of use for as many ranks alone.
+        n_ranks = self.ranks.own.size
+        name = f"item-{number}" if n_ranks == 1 else f"item-{number}-on-{n_ranks}"
+        folder = str(self.under_way.folder / name)
         left = self.request.interval - (time.monotonic() - self._last)
         interval = max(left, self.request.interval / 2)
         return replace(self.request, directory=folder, resume=True, interval=interval)
