@@ -68,7 +68,9 @@ def serial(tmp_path_factory):
     return found(folder)
 
 
-@pytest.mark.parametrize(("ranks", "per_shot"), [(2, 2), (4, 2), (5, 2), (4, '"auto"')])
+@pytest.mark.parametrize(
+    ("ranks", "per_shot"), [(2, 2), (4, '"auto"'), pytest.param(5, 2, marks=pytest.mark.slow_all)]
+)
 def test_the_same_bits(tmp_path, serial, ranks, per_shot):
     prepare(tmp_path, per_shot)
     code, out, err = Job(tmp_path, ranks=ranks).end()

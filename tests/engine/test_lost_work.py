@@ -158,7 +158,7 @@ def check_losses(
     return len(killed)
 
 
-@pytest.mark.slow
+@pytest.mark.slow_all
 def test_a_few_kills(tmp_path: Path) -> None:
     assert check_losses(tmp_path, 200_000, {"snapshots": 12}, 4, 1) == 4
 

@@ -114,7 +114,7 @@ def check_end(jobs: Jobs, end: Any, expected: tuple[str, str]) -> Any:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.slow_all
 def test_stopped_again_and_again(jobs: Jobs, expected: Any) -> None:
     """By a signal to one rank or to all, with another budget each time."""
     for n_stops in range(20):
@@ -180,7 +180,7 @@ def kill_at_random(jobs: Jobs, n_kills: int, seed: int, expected: tuple[str, str
         n_finished += 1
 
 
-@pytest.mark.slow
+@pytest.mark.slow_all
 def test_a_few_kills_at_random_moments(jobs: Jobs, expected: Any) -> None:
     kill_at_random(jobs, 5, 1, expected[1500])
 

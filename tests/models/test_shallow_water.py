@@ -196,6 +196,7 @@ def test_derivatives_of_all_fields():
 
 
 @pytest.mark.compiles
+@pytest.mark.slow_all
 def test_the_same_bits_for_every_schedule():
     fields = rough()
     gradients = [

@@ -11,6 +11,12 @@ from pathlib import Path
 import pytest
 
 RANKS = Path(__file__).with_name("ranks.py")
+MORE = pytest.mark.slow_all
+"""For `make test-all`: the ordinary suite has 25 minutes on two cores."""
+
+
+def more(*values):
+    return pytest.param(*values, marks=MORE)
 
 
 def assert_right(run_program, ranks, *args, timeout=600, no_jit="1"):
@@ -19,13 +25,13 @@ def assert_right(run_program, ranks, *args, timeout=600, no_jit="1"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("ranks", [more(1), 2, more(4)])
 def test_programs(run_program, ranks):
     assert_right(run_program, ranks, "programs")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [3, 5, 7, 8])
+@pytest.mark.parametrize("ranks", [3, 5, more(7), more(8)])
 def test_programs_on_one_cut_each(run_program, ranks):
     assert_right(run_program, ranks, "programs_in_turn")
 
@@ -37,7 +43,7 @@ def test_programs_on_all_cuts(run_program, ranks):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "first", "last"), [(2, 0, 12), (3, 12, 24), (8, 24, 30)])
+@pytest.mark.parametrize(("ranks", "first", "last"), [more(2, 0, 12), (3, 12, 24), more(8, 24, 30)])
 def test_random_programs(run_program, ranks, first, last):
     assert_right(run_program, ranks, "random_programs", first, last)
 
@@ -50,7 +56,7 @@ def test_many_random_programs(run_program, ranks, first):
 
 
 @pytest.mark.compiles
-@pytest.mark.slow
+@pytest.mark.slow_all
 def test_compiled_programs(run_program):
     assert_right(run_program, 2, "schedules", no_jit="0")
 
