@@ -276,7 +276,7 @@ def test_more_ranks_than_shots(folder, run_program):
     assert done.code == 2
     assert done.err.splitlines() == [
         "backsweep: 4 ranks for 3 item(s), such as shots: 1 would have nothing to do; start at "
-        "most 3"
+        "most 3, or let several work on one item (ranks_per_shot = 'auto')"
     ]
 
 

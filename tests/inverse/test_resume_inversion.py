@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import backsweep as bs
-from backsweep.comm import SerialComm
+from backsweep.comm import Groups, SerialComm
 from backsweep.errors import ResumeError, Stopped
 from backsweep.inverse import Evaluator, Inversion, Stage, Tikhonov, Unknown, invert, under_way
 from backsweep.inverse import replay as replay_module
@@ -188,7 +188,7 @@ def test_what_sums_and_an_item_have_not_kept_is_one_interval(tmp_path, monkeypat
 
     saved.append(0.0)
     state = under_way.UnderWay(tmp_path / "sums")
-    sums = Noted(8, SerialComm(), Checkpointing(interval=60.0), state)
+    sums = Noted(8, range(8), Groups.of(SerialComm()), Checkpointing(interval=60.0), state)
     sums.run(of_item, is_resumable=True)
     assert saved == [0.0, 40.0, 80.0, 120.0, 160.0, 200.0, 240.0]
     assert intervals == [60.0, 40.0, 60.0, 40.0, 60.0, 60.0, 60.0, 60.0]
