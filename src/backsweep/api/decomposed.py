@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from backsweep.api.tree import flatten
 from backsweep.comm import (
     AbstractComm,
     BlockedArray,
@@ -16,12 +14,10 @@ from backsweep.comm import (
     HaloExchange,
     require_equal,
 )
-from backsweep.comm.boxes import Box, box_shape, is_inside, slices_in
-from backsweep.errors import DecompositionError, ShapeError
+from backsweep.comm.boxes import Box, box_shape, hull, is_inside, slices_in
+from backsweep.errors import DecompositionError
 from backsweep.ir import ArrayType, Program, Var, program_hash
-from backsweep.passes.gradient import cotangent_program
 from backsweep.passes.partition import Local, partition
-from backsweep.passes.partition.demand import hull
 from backsweep.runtime.execute import run_program, unaliased
 from backsweep.runtime.journal import identity_of
 from backsweep.runtime.report import Report
@@ -158,51 +154,3 @@ def _part(value: Any, type: Any, box: Any) -> np.ndarray:
         return value.read(box)
     part = np.asarray(value, type.dtype)[tuple(slice(*r) for r in box)]
     return np.ascontiguousarray(part).reshape(part.shape)
-
-
-class BlockPullback:
-    """The linear map from cotangents of the outputs to cotangents of the inputs, in blocks.
-
-    It holds no trajectory: each call runs forward and back. Every rank must call.
-    """
-
-    def __init__(
-        self,
-        program: Program,
-        active: Sequence[bool],
-        values: Sequence[Any],
-        decomposition: Decomposition,
-        build: Callable[[Any], Any],
-    ) -> None:
-        self._out_types: Any = program.out_types
-        self._program = cotangent_program(program, active)
-        self._values, self._decomposition, self._build = values, decomposition, build
-        self.report = Report()
-
-    def __call__(self, cotangent: Any) -> Any:
-        leaves, _ = flatten(cotangent)
-        shapes = [np.shape(leaf) for leaf in leaves]
-        if shapes != [t.shape for t in self._out_types]:
-            raise ShapeError(
-                f"the pullback needs cotangents of the shapes {[t.shape for t in self._out_types]}"
-                f", it was given {shapes}"
-            )
-        cts = [v for v, t in zip(leaves, self._out_types, strict=True) if t.is_inexact]
-        arguments = [*self._values, *cts]
-        return self._build(
-            run_in_blocks(self._program, arguments, self._decomposition, self.report)
-        )
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

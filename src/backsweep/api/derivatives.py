@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from backsweep.api.decomposed import BlockPullback, run_in_blocks
+from backsweep.api.decomposed import run_in_blocks
 from backsweep.api.pullback import Pullback
 from backsweep.api.tracer import Traced, apply_program, trace_function, type_of
 from backsweep.api.tree import Tree, flatten
@@ -24,7 +24,7 @@ from backsweep.errors import DifferentiationError, ShapeError
 from backsweep.ir import ArrayType, Builder, Program, verify
 from backsweep.passes import check_forward_mode, jvp_program, simplify, transpose
 from backsweep.passes import linearize as linearize_program
-from backsweep.passes.gradient import value_and_grad_program
+from backsweep.passes.gradient import cotangent_program, value_and_grad_program
 from backsweep.runtime.execute import run_program, unaliased
 from backsweep.runtime.fingerprint import fingerprint
 from backsweep.runtime.report import Report
@@ -282,7 +282,7 @@ def _linearized(call: _Call) -> Any:
 
 def vjp(
     function: Callable[..., Any], *primals: Any, decomposition: Decomposition | None = None
-) -> tuple[Any, Pullback | BlockPullback]:
+) -> tuple[Any, Pullback]:
     """Value and pullback.
 
     Parameters
@@ -318,14 +318,19 @@ def vjp(
 
 def _vjp_in_blocks(
     call: _Call, decomposition: Decomposition, argnums: Argnums
-) -> tuple[Any, BlockPullback]:
+) -> tuple[Any, Pullback]:
     program, values = call.traced.program, [_kept(v) for v in call.values]
     outputs = [_unwrapped(v) for v in run_in_blocks(program, values, decomposition)]
 
     def build(bars: Any) -> Any:
         return _shaped_like_arguments(call, bars, argnums)
 
-    pullback = BlockPullback(program, call.active, values, decomposition, build)
+    def run(program: Program, arguments: list[Any], report: Report) -> list[Any]:
+        return run_in_blocks(program, arguments, decomposition, report)
+
+    # Nothing is held but the arguments: no trajectory outlives a program that is cut.
+    back = cotangent_program(program, call.active)
+    pullback = Pullback(back, values, program.out_types, build, Report(), run)
     return call.traced.out_tree.build(outputs), pullback
 
 

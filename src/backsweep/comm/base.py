@@ -7,12 +7,12 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from types import TracebackType
-from typing import Any, NoReturn, Self, final
+from typing import Any, NoReturn, final
 
 import numpy as np
 import numpy.typing as npt
 
+from backsweep.closing import Closing
 from backsweep.errors import CommError
 
 _REDUCTIONS: dict[str, np.ufunc] = {"sum": np.add, "max": np.maximum, "min": np.minimum}
@@ -23,7 +23,7 @@ Parts = Sequence[tuple[int, np.ndarray]]
 """A rank and the buffer that goes to it or comes from it."""
 
 
-class Messages(ABC):
+class Messages(Closing):
     """The same messages sent and received again and again.
 
     A round is `receive`, `send` for each message by its number, and `wait`.
@@ -44,17 +44,6 @@ class Messages(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give the requests back; what was closed cannot be used again."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class AbstractComm(ABC):

@@ -35,6 +35,19 @@ def is_inside(box: Box, other: Box) -> bool:
     return all(c <= a and b <= d for (a, b), (c, d) in zip(box, other, strict=True))
 
 
+def hull(one: Box, other: Box) -> Box:
+    """The smallest box around two."""
+    return tuple((min(a, c), max(b, d)) for (a, b), (c, d) in zip(one, other, strict=True))
+
+
+def volume(box: Box) -> int:
+    return math.prod(max(0, n) for n in box_shape(box))
+
+
+def is_empty(box: Box) -> bool:
+    return any(n <= 0 for n in box_shape(box))
+
+
 def ghosts(
     fields: Sequence[tuple[int, ...]],
     layouts: Sequence[Box],

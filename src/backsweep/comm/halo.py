@@ -19,12 +19,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self, final
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
 
+from backsweep.closing import Closing
 from backsweep.comm.base import AbstractComm, Messages
 from backsweep.comm.boxes import (
     Box,
@@ -75,7 +75,7 @@ class _Image:
 
 
 @final
-class HaloExchange:
+class HaloExchange(Closing):
     """The ghost cells of several fields, filled in one round of messages.
 
     Collective: every rank must call, in the same order as other exchanges.
@@ -297,17 +297,6 @@ class HaloExchange:
         self._backward.close()
         self._outgoing = self._incoming = ()
         self._additions_before = self._additions_after = ()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _begin(self, what: str, arrays: Sequence[np.ndarray]) -> None:
         if not self._is_open:

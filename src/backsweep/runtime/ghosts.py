@@ -6,11 +6,11 @@ import contextlib
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backsweep.closing import Closing
 from backsweep.comm import AbstractComm, HaloExchange
 from backsweep.passes.partition.halo import Halo, HaloField, made_of_read
 from backsweep.runtime.pace import SharedPace
@@ -91,7 +91,7 @@ class _Exchange:
             self.exchange.close()
 
 
-class Ghosts:
+class Ghosts(Closing):
     """Rounds for the states of a scan and for their cotangents. Collective."""
 
     def __init__(self, halo: Halo) -> None:
@@ -138,15 +138,8 @@ class Ghosts:
         if self.error is not None:
             raise self.error
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Give buffers and requests back."""
         self.states.close()
         self.bars.close()
 

@@ -24,10 +24,10 @@ from typing import final
 
 import numpy as np
 
+from backsweep.closing import Closing
 from backsweep.comm import AbstractComm, agreement
 from backsweep.errors import SnapshotError
 from backsweep.runtime.together import shared_failure
-from backsweep.storage.closing import Closing
 from backsweep.storage.files import reason
 from backsweep.storage.manifest import Generation, hash_identity
 from backsweep.storage.owned import OwnedFolder, check_identity

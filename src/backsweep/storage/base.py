@@ -16,8 +16,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from backsweep.closing import Closing
 from backsweep.errors import ShapeError, SnapshotError
-from backsweep.storage.closing import Closing
 
 Array: TypeAlias = NDArray[Any]
 

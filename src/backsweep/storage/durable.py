@@ -20,9 +20,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import final
 
+from backsweep.closing import Closing
 from backsweep.errors import SnapshotError
 from backsweep.storage.base import Array
-from backsweep.storage.closing import Closing
 from backsweep.storage.manifest import Generation, hash_identity
 from backsweep.storage.owned import OwnedFolder, check_identity
 from backsweep.storage.pointfiles import PointFiles, checksum_of

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, final
 
+from backsweep.closing import Closing
 from backsweep.errors import ResumeError, SnapshotError
-from backsweep.storage.closing import Closing
 from backsweep.storage.files import delete, reason
 from backsweep.storage.locks import FolderLock
 from backsweep.storage.manifest import Generation, Manifest, read_manifest, write_manifest

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
+from backsweep.closing import Closing
 from backsweep.errors import SnapshotError
 from backsweep.storage.base import Array
-from backsweep.storage.closing import Closing
 from backsweep.storage.durable import DurableFolder
 from backsweep.storage.files import delete, reason
 from backsweep.storage.manifest import hash_identity

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from backsweep.comm import AbstractComm
+from backsweep.comm.boxes import Box, is_inside
 from backsweep.ir import ArrayType, Atom, Var
-from backsweep.passes.partition.demand import Box, Demand, contains
+from backsweep.passes.partition.demand import Demand
 from backsweep.passes.partition.localise import Localiser
 from backsweep.passes.partition.scans import enclosing
 from backsweep.primitives.communication import halo_exchange
@@ -37,7 +38,7 @@ class Beyond:
     def _is_short(self, var: Var) -> bool:
         own = self._own(var)
         pieces = self.demand.pieces.get(var, ())
-        return any(own is None or not contains(own, piece) for piece in pieces)
+        return any(own is None or not is_inside(piece, own) for piece in pieces)
 
     def fetch(self, local: Localiser, var: Var, mine: Atom | None) -> None:
         """Give the local program all that it reads of a result, of which a rank has its own."""

@@ -10,36 +10,10 @@ from math import prod
 import numpy as np
 
 from backsweep.comm import Decomposition
+from backsweep.comm.boxes import Box, hull, is_empty, volume
 from backsweep.ir import Atom, Equation, Literal, Program, Var
 from backsweep.passes.footprint import read_ranges, whole
 from backsweep.passes.partition.placement import Anchor, Placed, Placement, refused
-
-Box = tuple[tuple[int, int], ...]
-"""A half-open range of indices for each dimension."""
-
-
-def is_empty(box: Box) -> bool:
-    return any(hi <= lo for lo, hi in box)
-
-
-def meet(a: Box, b: Box) -> Box:
-    return tuple((max(p, r), min(q, s)) for (p, q), (r, s) in zip(a, b, strict=True))
-
-
-def hull(a: Box, b: Box) -> Box:
-    return tuple((min(p, r), max(q, s)) for (p, q), (r, s) in zip(a, b, strict=True))
-
-
-def contains(a: Box, b: Box) -> bool:
-    return all(p <= r and s <= q for (p, q), (r, s) in zip(a, b, strict=True))
-
-
-def volume(box: Box) -> int:
-    return prod(max(0, hi - lo) for lo, hi in box)
-
-
-def shape_of(box: Box) -> tuple[int, ...]:
-    return tuple(hi - lo for lo, hi in box)
 
 
 def origin_of(box: Box) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from backsweep.passes.partition.demand import Box, volume
+from backsweep.comm.boxes import Box, volume
 
 
 @dataclass(frozen=True)

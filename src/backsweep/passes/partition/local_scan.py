@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from backsweep.comm.boxes import Box, box_shape, is_inside
 from backsweep.ir import ArrayType, Atom, Literal, Program, Var
 from backsweep.passes.external import all_equations
-from backsweep.passes.partition.demand import Box, contains, shape_of
 from backsweep.passes.partition.halo import Halo, HaloField
 from backsweep.passes.partition.localise import Localiser, same_array
 from backsweep.passes.partition.scans import ScanCut, StepCut
@@ -56,7 +56,7 @@ class _Writer:
     def _input(self, var: Var, layout: Box | None) -> Var | None:
         if layout is None:
             return None
-        own = Var(var.type.with_shape(shape_of(layout)), var.name)  # type: ignore[union-attr]
+        own = Var(var.type.with_shape(box_shape(layout)), var.name)  # type: ignore[union-attr]
         self.local.whole_inputs[var] = layout, own
         self.local.has_unwrapped(var, layout, own, self.local.demand.pieces.get(var, ()))
         return own
@@ -79,7 +79,7 @@ class _Writer:
 
     def _kept(self, atom: Atom, box: Box | None, layout: Box) -> Atom:
         """An output in its layout; what is merely handed on goes with its ghosts."""
-        type = ArrayType(shape_of(layout), atom.type.dtype)  # type: ignore[union-attr]
+        type = ArrayType(box_shape(layout), atom.type.dtype)  # type: ignore[union-attr]
         if isinstance(atom, Literal):
             return full(self.local.builder, atom, type.shape)
         handed = self.local.whole_inputs.get(atom)
@@ -190,7 +190,7 @@ class LocalScan:
         for program, var in places:
             assert program.demand is not None
             for piece in program.demand.pieces.get(var, ()):
-                if own is None or not contains(own, piece):
+                if own is None or not is_inside(piece, own):
                     return True
         return False
 

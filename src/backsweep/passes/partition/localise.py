@@ -7,23 +7,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from backsweep.comm.boxes import Box, box_shape, is_empty, is_inside
 from backsweep.ir import ArrayType, Atom, Builder, Equation, Literal, Var
 from backsweep.ir.builder import scalar
 from backsweep.passes.footprint import whole
-from backsweep.passes.partition.demand import (
-    Box,
-    Demand,
-    contains,
-    is_empty,
-    origin_of,
-    segments,
-    shape_of,
-    unwrapped,
-)
+from backsweep.passes.partition.demand import Demand, origin_of, segments, unwrapped
 from backsweep.passes.partition.placement import refused
 from backsweep.primitives import elementwise as ew
 from backsweep.primitives import gather as g
 from backsweep.primitives import index as ix
+from backsweep.primitives.access import only_ones_differ
 from backsweep.primitives.communication import allreduce_sum
 from backsweep.primitives.shape import broadcast, full, reshape, zeros
 
@@ -68,14 +61,14 @@ class Localiser:
         if isinstance(atom, Literal):
             return atom
         for own, local in self.local.get(atom, ()):
-            if contains(own, box):
+            if is_inside(box, own):
                 return self.cut(local, own, box)
         raise AssertionError(f"{atom.name or 'a value'}: {box} is not in this rank's program")
 
     def get_unwrapped(self, atom: Atom, box: Box) -> Atom:
         """A part that may reach over the ends of a periodic array."""
         if isinstance(atom, Literal):
-            return full(self.builder, atom, shape_of(box))
+            return full(self.builder, atom, box_shape(box))
         pieces = segments(box, atom.type.shape)
 
         def along(axis: int, chosen: Box) -> Atom:
@@ -93,7 +86,7 @@ class Localiser:
         """Note the pieces of a global value that lie in an atom whose box may be unwrapped."""
         for piece in pieces:
             inside = unwrapped(piece, layout, var.type.shape)
-            if contains(layout, inside):
+            if is_inside(inside, layout):
                 self.has(var, piece, self.cut(atom, layout, inside))
 
     def cut(self, atom: Atom, own: Box, box: Box) -> Atom:
@@ -102,7 +95,7 @@ class Localiser:
             return atom
         starts = tuple(a - b for a, b in zip(origin_of(box), origin_of(own), strict=True))
         steps = (1,) * len(box)
-        return self.builder(ix.slice_, atom, starts=starts, steps=steps, sizes=shape_of(box))
+        return self.builder(ix.slice_, atom, starts=starts, steps=steps, sizes=box_shape(box))
 
     def placed(self, atom: Atom, box: Box, into: Box) -> Atom:
         """A part in a larger box, zeros around it."""
@@ -110,7 +103,7 @@ class Localiser:
             return atom
         starts = tuple(a - b for a, b in zip(origin_of(box), origin_of(into), strict=True))
         return self.builder(
-            ix.pad, atom, shape=shape_of(into), starts=starts, steps=(1,) * len(box)
+            ix.pad, atom, shape=box_shape(into), starts=starts, steps=(1,) * len(box)
         )
 
     def nothing(self, type: ArrayType) -> Atom:
@@ -165,18 +158,18 @@ class Localiser:
                 p["starts"], p["steps"], box, part, strict=True
             )
         )
-        return self.builder(ix.slice_, local, starts=starts, steps=p["steps"], sizes=shape_of(box))
+        return self.builder(ix.slice_, local, starts=starts, steps=p["steps"], sizes=box_shape(box))
 
     def _pad(self, eqn: Equation, box: Box) -> Atom:
         (part,) = self.demand.reads(eqn, box)
-        type = ArrayType(shape_of(box), eqn.outputs[0].type.dtype)  # type: ignore[union-attr]
+        type = ArrayType(box_shape(box), eqn.outputs[0].type.dtype)  # type: ignore[union-attr]
         if part is None:
             return zeros(self.builder, type)
         local, starts, is_all = self._region(eqn, part, box)
         if is_all:
             return local
         return self.builder(
-            ix.pad, local, shape=shape_of(box), starts=starts, steps=eqn.params["steps"]
+            ix.pad, local, shape=box_shape(box), starts=starts, steps=eqn.params["steps"]
         )
 
     def _update(self, eqn: Equation, box: Box) -> Atom:
@@ -189,7 +182,7 @@ class Localiser:
             return local
         base = self.get(eqn.inputs[0], whole)
         if isinstance(base, Literal):
-            base = full(self.builder, base, shape_of(box))
+            base = full(self.builder, base, box_shape(box))
         return self.builder(ix.update, base, local, starts=starts, steps=eqn.params["steps"])
 
     def _region(self, eqn: Equation, part: Box, box: Box) -> tuple[Atom, tuple[int, ...], bool]:
@@ -201,7 +194,7 @@ class Localiser:
                 p["starts"], p["steps"], part, box, strict=True
             )
         )
-        is_all = shape_of(part) == shape_of(box) and all(
+        is_all = box_shape(part) == box_shape(box) and all(
             step == 1 or hi - lo == 1 for step, (lo, hi) in zip(p["steps"], box, strict=True)
         )
         return self.get(eqn.inputs[-1], part), starts, is_all
@@ -209,18 +202,18 @@ class Localiser:
     def _broadcast(self, eqn: Equation, box: Box) -> Atom:
         x, p = eqn.inputs[0], eqn.params
         if isinstance(x, Literal):
-            return full(self.builder, x, shape_of(box))
+            return full(self.builder, x, box_shape(box))
         (part,) = self.demand.reads(eqn, box)
         local = self.get(x, part or ())
-        return self.builder(broadcast, local, shape=shape_of(box), dims=p["dims"])
+        return self.builder(broadcast, local, shape=box_shape(box), dims=p["dims"])
 
     def _reshape(self, eqn: Equation, box: Box) -> Atom:
         (part,) = self.demand.reads(eqn, box)
         assert part is not None
         local, n_in = self.get(eqn.inputs[0], part), eqn.inputs[0].type.shape
-        extents = shape_of(part)
-        if [n for n in n_in if n != 1] == [n for n in eqn.params["shape"] if n != 1]:
-            return self.builder(reshape, local, shape=shape_of(box))
+        extents = box_shape(part)
+        if only_ones_differ(n_in, eqn.params["shape"]):
+            return self.builder(reshape, local, shape=box_shape(box))
         if extents != n_in:
             raise refused(eqn, "mixes what belongs to different ranks")
         out = self.builder(reshape, local, shape=eqn.params["shape"])
@@ -241,14 +234,14 @@ class Localiser:
 
     def _iota(self, eqn: Equation, box: Box) -> Atom:
         p = eqn.params
-        line = self.builder(ix.iota, shape=shape_of(box), axis=p["axis"], dtype=p["dtype"])
+        line = self.builder(ix.iota, shape=box_shape(box), axis=p["axis"], dtype=p["dtype"])
         first = box[p["axis"]][0]
         return self.builder(ew.add, line, scalar(first, line)) if first else line
 
     def _sum(self, eqn: Equation, box: Box) -> Atom:
         part = self.demand.summed(eqn, box)
         if part is None or is_empty(part):
-            type = ArrayType(shape_of(box), eqn.outputs[0].type.dtype)  # type: ignore[union-attr]
+            type = ArrayType(box_shape(box), eqn.outputs[0].type.dtype)  # type: ignore[union-attr]
             return zeros(self.builder, type)
         return self.builder(eqn.primitive, self.get(eqn.inputs[0], part), **eqn.params)
 
@@ -266,7 +259,7 @@ class Localiser:
         if not self.demand.placed.made(eqn.outputs[0]).is_partial:
             return self._gather_whole(eqn, box)
         n_points = eqn.inputs[1].type.ndim  # type: ignore[union-attr]
-        type = ArrayType(shape_of(box), eqn.outputs[0].type.dtype)  # type: ignore[union-attr]
+        type = ArrayType(box_shape(box), eqn.outputs[0].type.dtype)  # type: ignore[union-attr]
         part = points.gather_reads(eqn, box)[0]
         rows = points.rows(eqn)
         if n_points:
@@ -298,7 +291,7 @@ class Localiser:
         reads = points.scatter_reads(eqn, box)
         base = self.get(eqn.inputs[0], box)
         if isinstance(base, Literal):
-            base = full(self.builder, base, shape_of(box))
+            base = full(self.builder, base, box_shape(box))
         if points.is_whole(eqn, box):
             rest = [self.get(a, r or ()) for a, r in zip(eqn.inputs[1:], reads[1:], strict=True)]
             return self.builder(eqn.primitive, base, *rest, **eqn.params)
@@ -317,7 +310,7 @@ class Localiser:
     def _picked(self, value: Atom, eqn: Equation, hits: np.ndarray, part: Box) -> Atom:
         """Rows of the values of a scatter, points made flat: those inside."""
         n_points = eqn.inputs[2].type.ndim  # type: ignore[union-attr]
-        rest = shape_of(part)[n_points:]
+        rest = box_shape(part)[n_points:]
         if isinstance(value, Literal):
             return full(self.builder, value, (int(hits.sum()), *rest))
         flat = self.builder(reshape, value, shape=(hits.size, *rest))

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from backsweep.comm import Decomposition, agreement
+from backsweep.comm.boxes import Box, box_shape, hull, is_empty
 from backsweep.ir import ArrayType, Atom, Equation, Program, Var
 from backsweep.passes.inline import inline_calls
 from backsweep.passes.partition.beyond import Beyond
-from backsweep.passes.partition.demand import Box, Demand, Owner, Points, hull, is_empty, shape_of
+from backsweep.passes.partition.demand import Demand, Owner, Points
 from backsweep.passes.partition.fields import check_grid, field_placement
 from backsweep.passes.partition.local_scan import LocalScan, write_scan
 from backsweep.passes.partition.localise import Localiser
@@ -218,7 +219,7 @@ class _Cut:
                 boxes.append(None)
                 continue
             box = reduce(hull, pieces)
-            own = Var(var.type.with_shape(shape_of(box)), var.name)  # type: ignore[union-attr]
+            own = Var(var.type.with_shape(box_shape(box)), var.name)  # type: ignore[union-attr]
             inputs.append(own)
             boxes.append(box)
             local.has(var, box, own)
@@ -245,7 +246,7 @@ class _Cut:
 
     def _output(self, atom: Atom, box: Box) -> Atom:
         if is_empty(box) and isinstance(atom.type, ArrayType):
-            return zeros(self.local.builder, ArrayType(shape_of(box), atom.type.dtype))
+            return zeros(self.local.builder, ArrayType(box_shape(box), atom.type.dtype))
         return self.local.get(atom, box)
 
     def _add_scan(self, eqn: Equation) -> None:
@@ -305,7 +306,7 @@ class _Cut:
     def _in_layout(self, atom: Atom, box: Box | None, layout: Box) -> Atom:
         """What belongs to the rank, in a layout with room for the ghosts."""
         if box is None:
-            type = ArrayType(shape_of(layout), atom.type.dtype)  # type: ignore[union-attr]
+            type = ArrayType(box_shape(layout), atom.type.dtype)  # type: ignore[union-attr]
             return zeros(self.local.builder, type)
         return self.local.placed(self.local.get(atom, box), box, layout)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from backsweep.errors import DecompositionError
 from backsweep.ir import Atom, Equation, Literal, Var
+from backsweep.primitives.access import only_ones_differ
 
 LINEAR = {"neg", "mul", "div", "cast", "real", "imag", "conj"}
 """Elementwise operations that may be done before the ranks' parts are added up."""
@@ -229,10 +230,6 @@ def _reshape(eqn: Equation, operands: list[Placement]) -> Placement:
     anchors = tuple(next(kept) if n != 1 else None for n in after)
     gone = [a for a, n in zip(x.anchors, before, strict=True) if n == 1 and a is not None]
     return Placement(anchors, x.fixed + tuple((a.axis, a.start) for a in gone))
-
-
-def only_ones_differ(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
-    return [n for n in a if n != 1] == [n for n in b if n != 1]
 
 
 def _sum(eqn: Equation, operands: list[Placement]) -> Placement:

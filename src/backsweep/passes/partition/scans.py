@@ -14,18 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from backsweep.comm.boxes import Box, hull
 from backsweep.errors import DecompositionError
 from backsweep.ir import Equation, Program, Var
 from backsweep.passes.inline import inline_calls
 from backsweep.passes.linearize import vjp_program
-from backsweep.passes.partition.demand import (
-    Box,
-    Demand,
-    Owner,
-    Points,
-    hull,
-    unwrapped,
-)
+from backsweep.passes.partition.demand import Demand, Owner, Points, unwrapped
 from backsweep.passes.partition.placement import Anchor, Placed, Placement, located
 from backsweep.passes.partition.placing import known_value, place_program
 from backsweep.primitives.control import ScanShape, scan_shape
