@@ -7,7 +7,7 @@ import pytest
 
 import backsweep as bs
 from backsweep.comm import Decomposition, serial
-from backsweep.errors import DecompositionError
+from backsweep.errors import DecompositionError, RecordError
 from partition import losses, points
 from partition.comparing import GRID
 from partition.stencils import field
@@ -55,3 +55,10 @@ def test_a_grid_that_no_array_has_is_refused():
     misfit, args = losses.final_field(GRID)
     with pytest.raises(DecompositionError, match=r"grid, \(9, 9\); their shapes are \(13, 11\)"):
         bs.value_and_grad(misfit, decomposition=cut((9, 9)))(*args)
+
+
+def test_the_adjoint_of_blocks_is_not_recorded_as_that_of_the_grid(tmp_path):
+    misfit, args = losses.final_field(GRID)
+    with bs.record_adjoint(tmp_path / "adjoint.h5"), pytest.raises(RecordError, match="blocks"):
+        bs.value_and_grad(misfit, decomposition=cut())(*args)
+    assert not list(tmp_path.iterdir())

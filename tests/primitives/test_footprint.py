@@ -61,3 +61,11 @@ def test_a_stencil_reads_its_neighbours_and_no_more() -> None:
     program = b.build([out])
     assert footprint(program, 0, ((5, 8),)) == [((4, 9),)]
     assert footprint(program, 0, ((0, 1),)) == [None]
+
+
+def test_a_value_that_is_joined_to_itself_is_read_in_both_places() -> None:
+    b = Builder()
+    x = b.input(ArrayType((4,), np.dtype(float)))
+    out = b(REGISTRY["concatenate"], x, x, axis=0)
+    assert footprint(b.build([out]), 0, ((3, 6),)) == [((0, 4),)]
+    assert footprint(b.build([out]), 0, ((5, 7),)) == [((1, 3),)]

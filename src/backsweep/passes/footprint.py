@@ -41,7 +41,14 @@ def read_ranges(eqn: Equation, ranges: Ranges) -> list[Ranges | None]:
         axes = eqn.params["axes"]
         shape = types[0].shape
         return [tuple((0, n) if k in axes else next(kept) for k, n in enumerate(shape))]
-    if name in (OPAQUE | PATCHES) or eqn.primitive.kind in ("contract", "control"):
+    if name == "einsum":
+        return _einsum_ranges(eqn, ranges)
+    if name in ("argmax", "argmin"):
+        return [(*ranges, (0, types[0].shape[-1]))]
+    if name == "cumsum":
+        axis = eqn.params["axis"]
+        return [(*ranges[:axis], (0, types[0].shape[axis]), *ranges[axis + 1 :])]
+    if name in (OPAQUE | PATCHES) or eqn.primitive.kind == "control":
         return [whole(t) if isinstance(t, ArrayType) else None for t in types]
     if is_memory_reshape(eqn):
         return [whole(types[0])]  # type: ignore[arg-type]
@@ -60,8 +67,25 @@ def read_ranges(eqn: Equation, ranges: Ranges) -> list[Ranges | None]:
             found[atom] = (*whole(atom.type)[:n], *rest)  # type: ignore[arg-type]
             continue
         spans = [i.over(ranges) for i in inner]
-        found[atom] = _clipped(spans, atom.type.shape)
+        found[atom] = joined(found.get(atom), _clipped(spans, atom.type.shape))
     return [None if isinstance(a, Literal) else found.get(a) for a in eqn.inputs]
+
+
+def joined(some: Ranges | None, more: Ranges | None) -> Ranges | None:
+    """The hull of two parts of one value, such as one that is concatenated with itself."""
+    if some is None or more is None:
+        return more if some is None else some
+    return tuple((min(a, c), max(b, d)) for (a, b), (c, d) in zip(some, more, strict=True))
+
+
+def _einsum_ranges(eqn: Equation, ranges: Ranges) -> list[Ranges | None]:
+    """Letters of the result as they are asked for, those that are summed over whole."""
+    left, out = eqn.params["subscripts"].split("->")
+    own = dict(zip(out, ranges, strict=True))
+    return [
+        tuple(own.get(c, (0, n)) for c, n in zip(letters, x.type.shape, strict=True))
+        for letters, x in zip(left.split(","), eqn.inputs, strict=True)
+    ]
 
 
 def _inside_region(eqn: Equation, ranges: Ranges) -> Ranges | None:
@@ -90,19 +114,15 @@ def footprint(program: Program, output: int, ranges: Ranges) -> list[Ranges | No
     """
     needed: dict[Var, Ranges] = {}
 
-    def join(atom: Atom, more: Ranges | None) -> None:
-        if more is None or isinstance(atom, Literal):
-            return
-        old = needed.get(atom, more)
-        needed[atom] = tuple(
-            (min(a, c), max(b, d)) for (a, b), (c, d) in zip(old, more, strict=True)
-        )
+    def need(atom: Atom, more: Ranges | None) -> None:
+        if not isinstance(atom, Literal) and (all_ := joined(needed.get(atom), more)) is not None:
+            needed[atom] = all_
 
-    join(program.outputs[output], ranges)
+    need(program.outputs[output], ranges)
     for eqn in reversed(program.equations):
         for var in eqn.outputs:
             if var in needed:
                 first = needed[var] if var is eqn.outputs[0] else whole(var.type)  # type: ignore
                 for atom, read in zip(eqn.inputs, read_ranges(eqn, first), strict=True):
-                    join(atom, read)
+                    need(atom, read)
     return [needed.get(v) for v in program.inputs]

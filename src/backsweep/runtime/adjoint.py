@@ -125,6 +125,11 @@ def record_adjoint(
 def check_fields(params: Any) -> None:
     """Before a scan that leaves a trajectory: refuse names of fields that it has not."""
     recording, active = _recording.get(), params.get("active_in")
+    if recording is not None and "halo" in params:
+        raise RecordError(
+            "record_adjoint writes the fields of one process, and this simulation's are cut into "
+            "blocks: run it without decomposition=, or leave record_adjoint out"
+        )
     if recording is not None and active is not None:
         recording.layout(params, scan_shape(params).split_inputs(active)[1])
 

@@ -215,15 +215,6 @@ class Demand:
             return self.points.gather_reads(eqn, box)
         if name in ("scatter", "scatter_add"):
             return self.points.scatter_reads(eqn, box)
-        if name == "einsum":
-            return _einsum_reads(eqn, box)
-        if name == "cumsum":
-            axis, n = eqn.params["axis"], eqn.inputs[0].type.shape[eqn.params["axis"]]
-            return [(*box[:axis], (0, n), *box[axis + 1 :])]
-        if name in ("argmax", "argmin"):
-            return [(*box, (0, eqn.inputs[0].type.shape[-1]))]
-        if name == "stop_gradient":
-            return [box]
         return list(read_ranges(eqn, box))
 
     def summed(self, eqn: Equation, box: Box) -> Box | None:
@@ -246,13 +237,3 @@ def _rows(index: np.ndarray) -> np.ndarray:
     """As shape (rows, points of a row)."""
     n_rows = index.shape[0] if index.ndim else 1
     return index.reshape(n_rows, prod(index.shape[1:]))
-
-
-def _einsum_reads(eqn: Equation, box: Box) -> list[Box | None]:
-    left, out = eqn.params["subscripts"].split("->")
-    ranges = dict(zip(out, box, strict=True))
-    found: list[Box | None] = []
-    for letters, x in zip(left.split(","), eqn.inputs, strict=True):
-        shape = x.type.shape
-        found.append(tuple(ranges.get(c, (0, n)) for c, n in zip(letters, shape, strict=True)))
-    return found
