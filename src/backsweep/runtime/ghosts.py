@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,24 @@ if TYPE_CHECKING:
     from backsweep.runtime.sweeper import Sweeper
 
 
-Layout = Callable[[int], np.ndarray]
-"""An array at an address."""
+@dataclass(frozen=True)
+class Carried:
+    """Local arrays whose ghosts are fetched.
+
+    Attributes
+    ----------
+    arrays : list of ndarray or None
+        By their component; None of what no rank reads beyond its block.
+    again : sequence of callable
+        What depends on ghosts, to be made again after them.
+    """
+
+    arrays: Sequence[np.ndarray | None]
+    again: Sequence[Callable[[], None]] = ()
+
+
+Found = Callable[[tuple[int, ...]], Carried]
+"""The arrays at addresses that compiled code has told."""
 
 _CALL = ctypes.CFUNCTYPE(None)
 
@@ -48,13 +65,15 @@ class Round:
         self.all = _Exchange(everywhere, comm)
         self.made = _Exchange([fields[k] for k in made], comm)
 
-    def begin(self, arrays: Sequence[np.ndarray]) -> None:
-        """Fetch all ghosts of the first arrays, in place."""
-        self.all(arrays)
+        self.fetched = tuple(fields[k].component for k in made if fields[k].component >= 0)
 
-    def step(self, arrays: Sequence[np.ndarray]) -> None:
+    def begin(self, carried: Carried) -> None:
+        """Fetch all ghosts of the first arrays, in place."""
+        self.all(carried)
+
+    def step(self, carried: Carried) -> None:
         """Fetch the ghosts of what a step has made, in place; what it handed on has them."""
-        self.made(arrays)
+        self.made(carried)
 
     def close(self) -> None:
         self.all.close()
@@ -77,14 +96,16 @@ class _Exchange:
                 [f.dtype for f in fields],
             )
 
-    def __call__(self, arrays: Sequence[np.ndarray]) -> None:
-        if self.exchange is not None:
-            self.exchange.exchange(
-                [
-                    arrays[f.component] if f.component >= 0 else nothing
-                    for f, nothing in zip(self.fields, self._nothing, strict=True)
-                ]
-            )
+    def __call__(self, carried: Carried) -> None:
+        if self.exchange is None:
+            return
+        arrays = [
+            nothing if f.component < 0 else carried.arrays[f.component]
+            for f, nothing in zip(self.fields, self._nothing, strict=True)
+        ]
+        self.exchange.exchange(arrays)  # type: ignore[arg-type]
+        for make in carried.again:
+            make()
 
     def close(self) -> None:
         if self.exchange is not None:
@@ -100,25 +121,24 @@ class Ghosts(Closing):
         self.bars = Round(halo.bars, halo.comm)
         self.error: BaseException | None = None
 
-    def serve(self, sweeper: Sweeper, layouts: Mapping[str, Sequence[Layout]]) -> None:
+    def serve(self, sweeper: Sweeper, served: Mapping[str, tuple[int, Found]]) -> None:
         """Let compiled code fetch ghosts: it writes addresses of its arrays and calls back.
 
-        From now on the sweep pauses after the same steps as those of the other ranks.
+        `served` has the number of addresses, and what lies there. From now on the sweep pauses
+        after the same steps as those of the other ranks.
         """
         sweeper.pace = SharedPace(sweeper.pace.steps, self.comm)
-        for what, own in layouts.items():
-            made = sweeper.bind(f"{what}_made", np.zeros(max(1, len(own)), np.int64))
-            call = _CALL(self._server(getattr(self, what), made, own))
+        for what, (n, find) in served.items():
+            made = sweeper.bind(f"{what}_made", np.zeros(max(1, n), np.int64))
+            call = _CALL(self._server(getattr(self, what), made[:n], find))
             sweeper.keep.append(call)
             address = ctypes.cast(call, ctypes.c_void_p).value
             assert address is not None
             sweeper.values[f"fetch_{what}"] = address
         sweeper.ghosts = self
 
-    def _server(
-        self, round_: Round, made: np.ndarray, layouts: Sequence[Layout]
-    ) -> Callable[[], None]:
-        known: dict[tuple[int, ...], list[np.ndarray]] = {}
+    def _server(self, round_: Round, made: np.ndarray, find: Found) -> Callable[[], None]:
+        known: dict[tuple[int, ...], Carried] = {}
 
         def serve() -> None:
             if self.error is not None:
@@ -126,7 +146,7 @@ class Ghosts(Closing):
             try:
                 key = tuple(made.tolist())
                 if key not in known:
-                    known[key] = [w(a) for w, a in zip(layouts, key, strict=True)]
+                    known[key] = find(key)
                 round_.step(known[key])
             except BaseException as error:  # compiled code cannot raise it
                 self.error = error

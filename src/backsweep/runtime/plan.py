@@ -134,16 +134,28 @@ def demand_of(params: Any) -> Demand:
 def plan_scan(params: Any, choice: Choice, demand: Demand) -> ScanPlan:
     """The plan of a scan_forward whose schedule is chosen."""
     step, shape = params["step"], scan_shape(params)
-    active_in = params.get("active_in")
-    can_keep = choice.keeps_all and active_in is not None and not why_python(step)
-    can_keep = can_keep and "halo" not in params
-    residuals = residual_plan(step, shape.any_length, active_in) if can_keep else None
+    residuals = _residuals(params) if choice.keeps_all and not why_python(step) else None
     if residuals is not None and shape.length * _residual_bytes(residuals) > choice.memory:
         residuals = None
     halo = params.get("halo")
-    request = effective(params.get("checkpointing"))
     comm = None if halo is None else halo.comm
+    if comm is not None and not all(comm.allgather(residuals is not None)):
+        residuals = None
+    request = effective(params.get("checkpointing"))
     return ScanPlan(request, choice, demand, residuals, step, shape, comm)
+
+
+def _residuals(params: Any) -> ResidualPlan | None:
+    """What may be kept of a step instead of its state, in compiled code."""
+    step, shape, halo = params["step"], scan_shape(params).any_length, params.get("halo")
+    if "active_in" not in params:
+        return None
+    if halo is None:
+        return residual_plan(step, shape, params["active_in"])
+    if halo.adds_up or "adjoint" not in params:
+        return None
+    flags = params["active_in"], params["active_out"]
+    return residual_plan(step, shape, *flags, adjoint=params["adjoint"])
 
 
 def plan_program(program: Program) -> dict[int, ScanPlan]:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from backsweep import config
 from backsweep.codegen.sweep_source import REVERSE, Chain
-from backsweep.ir import ArrayType
+from backsweep.ir import ArrayType, Program
 from backsweep.primitives.control import ScanShape
 from backsweep.runtime.arrays import SKEW, Arena, prepared, round_up, view, work_array
 from backsweep.runtime.compiled import CompiledSweep, threads_for
-from backsweep.runtime.ghosts import Ghosts, Layout
+from backsweep.runtime.ghosts import Carried, Ghosts
 from backsweep.runtime.pace import AbstractPace, OwnPace
 from backsweep.runtime.threads import run_threads
 
@@ -102,9 +101,10 @@ class StateMemory:
         self.registers[:, 2 * len(self.types)] = step
         return [places[j] for j in range(len(self.types))]
 
-    def layouts(self) -> list[Layout]:
-        """How components lie at their addresses."""
-        return [partial(view, shape=t.shape, dtype=t.dtype) for t in self.types]
+    def carried_at(self, addresses: Sequence[int]) -> Carried:
+        """The components at their addresses."""
+        pairs = zip(addresses, self.types, strict=True)
+        return Carried([view(address, t.shape, t.dtype) for address, t in pairs])
 
     def place(self, state: Sequence[Any], step: int = 0) -> None:
         """Copy the state of a step in."""
@@ -148,6 +148,12 @@ class SweepInputs:
     xs: Sequence[Any]
     x_types: Sequence[ArrayType]
     records: Sequence[tuple[int, int]] = ()
+
+    @staticmethod
+    def of(step: Program, shape: ScanShape, consts: Any, xs: Any) -> SweepInputs:
+        """Of a step."""
+        const_types, _, x_types = shape.split_inputs(step.in_types)
+        return SweepInputs(consts, const_types, xs, x_types)
 
 
 class Sweeper:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from backsweep.comm.boxes import Box, volume
+from backsweep.comm.boxes import Box, is_empty, volume
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,21 @@ class HaloField:
     component: int
     is_read: bool
     source: int
+
+    def ghost_boxes(self) -> list[Box]:
+        """The ghosts, as boxes of the local array."""
+        first = [lo for lo, _ in self.layout]
+        rest = [(lo - f, hi - f) for f, (lo, hi) in zip(first, self.layout, strict=True)]
+        if is_empty(self.owned):
+            return [tuple(rest)]
+        found = []
+        for axis, (f, (lo, hi)) in enumerate(zip(first, self.owned, strict=True)):
+            begin, end = rest[axis]
+            for part in ((begin, lo - f), (hi - f, end)):
+                if part[0] < part[1]:
+                    found.append((*rest[:axis], part, *rest[axis + 1 :]))
+            rest[axis] = (lo - f, hi - f)
+        return found
 
     @property
     def ghost_bytes(self) -> int:
