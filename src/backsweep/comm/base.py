@@ -26,8 +26,12 @@ Parts = Sequence[tuple[int, np.ndarray]]
 class Messages(Closing):
     """The same messages sent and received again and again.
 
-    A round is `receive`, `send` for each message by its number, and `wait`.
+    A round is `receive`, `send` for each message by its number, and `wait`; or `start` and `wait`.
     """
+
+    @abstractmethod
+    def start(self) -> None:
+        """Receive and send all messages, into and from their buffers."""
 
     @abstractmethod
     def receive(self, into: Mapping[int, np.ndarray]) -> None:
@@ -198,6 +202,9 @@ class AbstractComm(ABC):
 @final
 class NoMessages(Messages):
     """Those of a rank that talks to no other one."""
+
+    def start(self) -> None:
+        pass
 
     def receive(self, into: Mapping[int, np.ndarray]) -> None:
         pass

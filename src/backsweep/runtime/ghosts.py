@@ -39,6 +39,9 @@ class Carried:
 Found = Callable[[tuple[int, ...]], Carried]
 """The arrays at addresses that compiled code has told."""
 
+MAX_PREPARED = 64
+"""Sets of arrays whose exchange is prepared: rings have a few positions."""
+
 _CALL = ctypes.CFUNCTYPE(None)
 
 
@@ -69,11 +72,11 @@ class Round:
 
     def begin(self, carried: Carried) -> None:
         """Fetch all ghosts of the first arrays, in place."""
-        self.all(carried)
+        self.all.bound(carried)()
 
-    def step(self, carried: Carried) -> None:
-        """Fetch the ghosts of what a step has made, in place; what it handed on has them."""
-        self.made(carried)
+    def step(self, carried: Carried) -> Callable[[], None]:
+        """What fetches the ghosts of arrays that a step has made; what it handed on has them."""
+        return self.made.bound(carried)
 
     def close(self) -> None:
         self.all.close()
@@ -96,16 +99,21 @@ class _Exchange:
                 [f.dtype for f in fields],
             )
 
-    def __call__(self, carried: Carried) -> None:
+    def bound(self, carried: Carried) -> Callable[[], None]:
         if self.exchange is None:
-            return
+            return lambda: None
         arrays = [
             nothing if f.component < 0 else carried.arrays[f.component]
             for f, nothing in zip(self.fields, self._nothing, strict=True)
         ]
-        self.exchange.exchange(arrays)  # type: ignore[arg-type]
-        for make in carried.again:
-            make()
+        exchange = self.exchange.bound(arrays)  # type: ignore[arg-type]
+
+        def fetch() -> None:
+            exchange()
+            for make in carried.again:
+                make()
+
+        return fetch
 
     def close(self) -> None:
         if self.exchange is not None:
@@ -138,7 +146,7 @@ class Ghosts(Closing):
         sweeper.ghosts = self
 
     def _server(self, round_: Round, made: np.ndarray, find: Found) -> Callable[[], None]:
-        known: dict[tuple[int, ...], Carried] = {}
+        known: dict[tuple[int, ...], Callable[[], None]] = {}
 
         def serve() -> None:
             if self.error is not None:
@@ -146,8 +154,10 @@ class Ghosts(Closing):
             try:
                 key = tuple(made.tolist())
                 if key not in known:
-                    known[key] = find(key)
-                round_.step(known[key])
+                    if len(known) >= MAX_PREPARED:
+                        known.clear()  # a trajectory has each address once
+                    known[key] = round_.step(find(key))
+                known[key]()
             except BaseException as error:  # compiled code cannot raise it
                 self.error = error
 

@@ -93,7 +93,7 @@ class PythonMachine:
         self.previous = self.current
         self.current, y = self.step.advance(n, self.current, [x[n] for x in self.xs])
         if self.ghosts is not None:
-            self.ghosts.states.step(Carried(self.current))
+            self.ghosts.states.step(Carried(self.current))()
         self.at = n + 1
         self.n_advances += 1
         if self.sweep is None:
@@ -108,7 +108,7 @@ class PythonMachine:
         state_bar, x_bar, const_bar = self.step.reverse(n, state, x, sweep.state_bar, y_bar)
         sweep.add(n, state_bar, x_bar, const_bar)
         if self.ghosts is not None:
-            self.ghosts.bars.step(Carried(sweep.state_bar))
+            self.ghosts.bars.step(Carried(sweep.state_bar))()
 
 
 @dataclass
