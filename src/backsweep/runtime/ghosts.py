@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backsweep.closing import Closing
 from backsweep.comm import AbstractComm, HaloExchange
 from backsweep.passes.partition.halo import Halo, HaloField, made_of_read
 from backsweep.runtime.pace import SharedPace
@@ -120,7 +118,7 @@ class _Exchange:
             self.exchange.close()
 
 
-class Ghosts(Closing):
+class Ghosts:
     """Rounds for the states of a scan and for their cotangents. Collective."""
 
     def __init__(self, halo: Halo) -> None:
@@ -174,7 +172,17 @@ class Ghosts(Closing):
         self.bars.close()
 
 
-def ghosts_of(params: Mapping[str, Any]) -> AbstractContextManager[Ghosts | None]:
-    """Of a scan that is cut into blocks; None of any other."""
+@contextlib.contextmanager
+def ghosts_of(params: Mapping[str, Any]) -> Iterator[Ghosts | None]:
+    """Of a scan that is cut into blocks; None of any other. They are kept for its next run."""
     halo = params.get("halo")
-    return contextlib.nullcontext() if halo is None else Ghosts(halo)
+    if halo is None:
+        yield None
+        return
+    if not halo.kept:
+        halo.kept.append(Ghosts(halo))
+    try:
+        yield halo.kept[0]
+    except BaseException:  # of messages that may still be under way
+        halo.kept.pop().close()
+        raise

@@ -71,12 +71,15 @@ class Halo:
     comm : AbstractComm
     adds_up : bool
         Whether values are added up over ranks inside the step or its adjoint.
+    kept : list
+        What the runtime has prepared for its messages: at most one thing.
     """
 
     states: tuple[HaloField, ...]
     bars: tuple[HaloField, ...]
     comm: Any = field(repr=False)
     adds_up: bool = False
+    kept: list[Any] = field(default_factory=list, repr=False)
 
     @property
     def step_bytes(self) -> tuple[int, int]:
