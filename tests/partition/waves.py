@@ -56,11 +56,34 @@ def same_bits(comm, checkpointing, axes, numbers, says):
             assert np.array_equal(a, b), (checkpointing, axes, np.abs(a - b).max())
 
 
+def sums_inside_the_step(comm):
+    """A norm of the field scales it: compiled code asks for the sum in the middle of each step."""
+    rng = np.random.default_rng(4)
+    start, c = rng.random(SHAPE), rng.random(SHAPE)
+
+    def loss(c):
+        def step(u, _):
+            new = u * (1 - 0.1 * c)
+            new[1:] += 0.1 * u[:-1]
+            return new / np.sqrt(np.sum(new**2)), None
+
+        return np.sum(c * bs.scan(step, start, length=8)[0] ** 2)
+
+    cut = Decomposition(SHAPE, (0, 1), comm)
+    _, gradient, report = bs.value_and_grad(loss, has_report=True, decomposition=cut)(c)
+    assert "native" in str(report), report
+    whole = gradient.gather()
+    if comm.is_root:
+        expected = bs.grad(loss)(c)
+        assert np.abs(whole - expected).max() < 1e-13 * np.abs(expected).max()
+
+
 def all_cuts(comm):
     few = bs.Checkpointing(schedule="binomial", snapshots=6)
     for axes in (0, (0, 1)):
         same_bits(comm, bs.Checkpointing(schedule="store_all"), axes, (0,), "residuals instead")
         same_bits(comm, few, axes, (0, 1), "6 snapshots")
+    sums_inside_the_step(comm)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from backsweep.codegen.plan import Analysis, has_wide_step, root_domain
 from backsweep.ir import Equation, Var
 from backsweep.primitives import index as ix
 from backsweep.primitives import shape as sh
-from backsweep.primitives.access import OPAQUE, PATCHES, Access, is_memory_reshape, is_short_sum
+from backsweep.primitives.access import PATCHES, Access, is_memory_reshape, is_opaque, is_short_sum
 
 RootKind = Choice["store", "sum", "sum_all", "strided"]
 MAX_ROOTS = 24
@@ -95,7 +95,7 @@ def group(analysis: Analysis, accumulated: frozenset[Var]) -> list[Phase]:
                 made_in[var] = made_in.get(eqn.inputs[0], -1)  # type: ignore[arg-type]
             elif name in PATCHES:
                 _place_patch(analysis, eqn, phases, made_in)
-            elif name in OPAQUE:
+            elif is_opaque(eqn):
                 phases.append(SerialPhase(eqn))
                 made_in[var] = len(phases) - 1
             else:

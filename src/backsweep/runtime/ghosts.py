@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from backsweep.comm import AbstractComm, HaloExchange
 from backsweep.passes.partition.halo import Halo, HaloField, made_of_read
+from backsweep.runtime.arrays import CALL, address_of
 from backsweep.runtime.pace import SharedPace
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ Found = Callable[[tuple[int, ...]], Carried]
 
 MAX_PREPARED = 64
 """Sets of arrays whose exchange is prepared: rings have a few positions."""
-
-_CALL = ctypes.CFUNCTYPE(None)
 
 
 class Round:
@@ -125,7 +123,6 @@ class Ghosts:
         self.comm = halo.comm
         self.states = Round(halo.states, halo.comm)
         self.bars = Round(halo.bars, halo.comm)
-        self.error: BaseException | None = None
 
     def serve(self, sweeper: Sweeper, served: Mapping[str, tuple[int, Found]]) -> None:
         """Let compiled code fetch ghosts: it writes addresses of its arrays and calls back.
@@ -136,18 +133,18 @@ class Ghosts:
         sweeper.pace = SharedPace(sweeper.pace.steps, self.comm)
         for what, (n, find) in served.items():
             made = sweeper.bind(f"{what}_made", np.zeros(max(1, n), np.int64))
-            call = _CALL(self._server(getattr(self, what), made[:n], find))
+            call = CALL(self._server(sweeper, getattr(self, what), made[:n], find))
             sweeper.keep.append(call)
-            address = ctypes.cast(call, ctypes.c_void_p).value
-            assert address is not None
-            sweeper.values[f"fetch_{what}"] = address
-        sweeper.ghosts = self
+            sweeper.values[f"fetch_{what}"] = address_of(call)
 
-    def _server(self, round_: Round, made: np.ndarray, find: Found) -> Callable[[], None]:
+    @staticmethod
+    def _server(
+        sweeper: Sweeper, round_: Round, made: np.ndarray, find: Found
+    ) -> Callable[[], None]:
         known: dict[tuple[int, ...], Callable[[], None]] = {}
 
         def serve() -> None:
-            if self.error is not None:
+            if sweeper.error is not None:
                 return
             try:
                 key = tuple(made.tolist())
@@ -157,14 +154,9 @@ class Ghosts:
                     known[key] = round_.step(find(key))
                 known[key]()
             except BaseException as error:  # compiled code cannot raise it
-                self.error = error
+                sweeper.error = error
 
         return serve
-
-    def check(self) -> None:
-        """Raise what has gone wrong in compiled code."""
-        if self.error is not None:
-            raise self.error
 
     def close(self) -> None:
         """Give buffers and requests back."""

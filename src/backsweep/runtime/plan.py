@@ -51,8 +51,6 @@ def why_python(step: Program) -> str:
     """
     if config.is_jit_disabled():
         return "BACKSWEEP_NO_JIT is set"
-    if any(e.primitive.kind == "communication" for e in all_equations(step)):
-        return "values are added up over ranks inside the step"
     if any(e.primitive.name.startswith("while_") for e in all_equations(step)):
         return "there is a while_loop inside the step"
     names = ", ".join(external_steps(step))

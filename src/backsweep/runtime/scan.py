@@ -176,8 +176,6 @@ def state_memory(
 
 def try_compile(step: Program, build: Any, halo: Halo | None = None) -> CompiledSweep | str:
     """The compiled sweep, or why there is none; ranks that run blocks have all one or none."""
-    if halo is not None and halo.adds_up:
-        return "values are added up over ranks inside the step or its adjoint"
     found: CompiledSweep | str
     try:
         found = why_python(step) or build()

@@ -5,17 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from backsweep import config
 from backsweep.codegen.sweep_source import REVERSE, Chain
-from backsweep.ir import ArrayType, Program
+from backsweep.ir import ArrayType, Equation, Program
 from backsweep.primitives.control import ScanShape
-from backsweep.runtime.arrays import SKEW, Arena, prepared, round_up, view, work_array
+from backsweep.runtime.arrays import (
+    CALL,
+    SKEW,
+    Arena,
+    address_of,
+    prepared,
+    round_up,
+    view,
+    work_array,
+)
 from backsweep.runtime.compiled import CompiledSweep, threads_for
-from backsweep.runtime.ghosts import Carried, Ghosts
+from backsweep.runtime.ghosts import Carried
 from backsweep.runtime.pace import AbstractPace, OwnPace
 from backsweep.runtime.threads import run_threads
 
@@ -163,7 +173,7 @@ class Sweeper:
         self.compiled, self.memory = compiled, memory
         self.call = compiled.run
         self.keep: list[Any] = []
-        self.ghosts: Ghosts | None = None
+        self.error: BaseException | None = None
         self.values: dict[str, int] = {"keeps_all": int(memory.keeps_all)}
         for k, (value, type) in enumerate(zip(inputs.consts, inputs.const_types, strict=True)):
             self.bind(f"const{k}", prepared(value, type.dtype))
@@ -187,6 +197,7 @@ class Sweeper:
         ):
             if source is not None:
                 self._allocate_work(tag, source.step.work)
+                self._answer(tag, source.step.phases)
         self.n_threads = threads_for(compiled.work, config.n_threads())
         self.scratch = work_array(self.n_threads * SCRATCH, np.uint8, zeroed=False)
         self.sync = np.zeros(32, np.int64)
@@ -205,6 +216,30 @@ class Sweeper:
         self.work_bytes += arena.nbytes
         for k, b in enumerate(buffers):
             self.values[f"{tag}_work{b.number}"] = arena.address(k)
+
+    def _answer(self, tag: str, phases: Sequence[Any]) -> None:
+        """Let compiled code run collectives: it tells where operands are and calls back."""
+        for phase in phases:
+            slot = getattr(phase, "slot", None)
+            if slot is None:
+                continue
+            given = view(self.values[f"{tag}_work{slot.number}"], slot.shape, slot.dtype)
+            call = CALL(partial(self._run_collective, phase.equation, given))
+            self.keep.append(call)
+            given[0] = address_of(call)
+
+    def _run_collective(self, eqn: Equation, given: np.ndarray) -> None:
+        if self.error is not None:
+            return
+        try:
+            types: Any = [v.type for v in (*eqn.outputs, *eqn.inputs)]
+            out, *operands = (
+                view(int(address), t.shape, t.dtype)
+                for address, t in zip(given[1:], types, strict=True)
+            )
+            out[...] = eqn.primitive.evaluate(eqn.params, *operands)
+        except BaseException as error:  # compiled code cannot raise it
+            self.error = error
 
     def _addresses(self) -> np.ndarray:
         names = self.compiled.source.table.names
@@ -232,8 +267,8 @@ class Sweeper:
             )  # fmt: skip
 
         run_threads(call, self.n_threads)
-        if self.ghosts is not None:
-            self.ghosts.check()
+        if self.error is not None:
+            raise self.error
         if self.n_threads < len(self.memory.registers):
             self.memory.registers[self.n_threads :] = self.memory.registers[0]
 
