@@ -94,6 +94,25 @@ def objects_through_the_root_are_counted(comm):
         assert n_gathered == GATHERS + n_scans * GATHERS_OF_SCAN, (n_scans, n_gathered)
 
 
+def trials_are_each_ranks_own(comm):
+    """They run as many steps as each has time for: were anything agreed on, all would wait."""
+    from backsweep.runtime import trial
+
+    def misfit(c):
+        def step(u, _):
+            u = u.copy()
+            u[1:-1] += c[1:-1] * (u[2:] - 2 * u[1:-1] + u[:-2])
+            return u, None
+
+        few = bs.Checkpointing(snapshots=3)
+        return np.sum(bs.scan(step, np.ones(16), length=400, checkpointing=few)[0] ** 2)
+
+    trial.TRIAL_SECONDS = 1e-9 if comm.is_root else 0.05
+    blocks = bs.Decomposition((16,), comm=comm)
+    found = bs.plan(misfit, measure=True, decomposition=blocks)(np.full(16, 0.1))
+    assert found.seconds > 0
+
+
 def a_machine_is_measured(comm):
     found = measure_machine(comm)
     assert set(found.assumed) == {"network_seconds", "network_bandwidth", "job_hours"}
