@@ -60,6 +60,8 @@ def test_steps_are_shared_by_threads_and_wait_for_cores() -> None:
     assert compute_seconds(10**6, 1e-9, nodes(8, per_node=8)) == near(2e-3)  # two ranks a core
     assert compute_seconds(10**6, 1e-9, nodes(8)) == near(1e-3)  # on two nodes
     assert compute_seconds(1000, 1e-9, nodes(1)) == near(1e-6)  # too short for threads
+    assert compute_seconds(10**6, 1e-9, Nodes(1, 4, MACHINE, threads=2)) == near(1e-3 / 2)
+    assert compute_seconds(10**6, 1e-9, Nodes(2, 4, MACHINE, threads=4)) == near(1e-3 / 4 * 2)
     busy = Nodes(1, 4, MACHINE, n_others=7)  # the cores of its node have other work
     assert compute_seconds(10**6, 1e-9, busy) == near(1e-3)
 
@@ -79,7 +81,8 @@ def test_a_round_pays_for_messages_and_bytes() -> None:
     overhead, transfer = round_seconds(both, nodes(8))
     assert overhead == near(10e-6 + 3 * 2e-6 + 1e-6)
     assert transfer == near(1e-6 + 4 * 2000 / 1e10)  # four ranks share the wire
-    assert round_seconds(Round(), nodes(8)) == (0.0, 0.0)
+    assert round_seconds(None, nodes(8)) == (0.0, 0.0)
+    assert round_seconds(Round(), nodes(1)) == (near(10e-6), 0.0)  # without neighbours
     overhead, _ = round_seconds(Round(1, 8), nodes(8, per_node=8))
     assert overhead == near(2 * 12e-6)  # two ranks a core
 
@@ -102,7 +105,7 @@ def test_a_gradient_is_the_sum_of_its_terms() -> None:
     scan = ScanWork(
         30, 10, (10**6, 2 * 10**6), (10**7, 10**8), (Round(1, 1000), Round(2, 2000)), n_sums=1
     )
-    work = Work((scan,), sums=(8,), n_gathers=5, memory_bytes=7, whole_bytes=10**8)
+    work = Work((scan,), sums=(8,), n_gathers=5, memory_bytes=7)
     found = predict(replace(work, fixed_seconds=0.5), [RATES], nodes(4))
     expected = {
         costs.COMPUTE: 30 * 1e-3 + 10 * 6e-3,
@@ -112,7 +115,7 @@ def test_a_gradient_is_the_sum_of_its_terms() -> None:
         costs.SUMS: 41 * (2 * 5e-6 + 32 / 1e9),
         costs.ROOT: 5 * (3 + 2) * 1e-5,
         costs.DISK: 0.0,
-        costs.FIXED: 0.5 + 10**8 / 5e9,
+        costs.FIXED: 0.5,
     }
     assert dict(found.terms) == {name: near(seconds) for name, seconds in expected.items()}
     assert found.seconds == near(sum(expected.values()))

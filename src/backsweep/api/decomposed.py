@@ -62,7 +62,7 @@ def run_in_blocks(
     comm = decomposition.comm
     require_equal(comm, "the traced program", program_hash(program))
     require_equal(comm, "the decomposition", repr(decomposition))
-    require_equal(comm, "what its inputs are given", _digest(program, values))
+    require_equal(comm, "what its inputs are given", digest(program, values))
     local = cut(program, values, decomposition)
     arguments = []
     for var, value, box in zip(program.inputs, values, local.boxes, strict=True):
@@ -100,7 +100,7 @@ def cut(program: Program, values: Sequence[Any], decomposition: Decomposition) -
     return partition(program, decomposition, known, decomposition.comm.rank)
 
 
-def _digest(program: Program, values: Sequence[Any]) -> str:
+def digest(program: Program, values: Sequence[Any]) -> str:
     """Checksums of all that every rank has the whole of: it must be the same."""
     named = zip(program.inputs, values, strict=True)
     found = [

@@ -8,14 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, final
 
-import numpy as np
-
-from backsweep.api.decomposed import cut
+from backsweep.api.decomposed import cut, digest
 from backsweep.api.derivatives import Argnums, value_and_grad
 from backsweep.api.tracer import trace_function, type_of
 from backsweep.api.tree import flatten
 from backsweep.codegen.statistics import statistics
-from backsweep.comm import AbstractComm, BlockedArray, Decomposition, PlannedComm, serial
+from backsweep.comm import AbstractComm, Decomposition, PlannedComm, serial
 from backsweep.ir import Program
 from backsweep.runtime.calibrate import measure_machine, step_rates
 from backsweep.runtime.checkpointing import default_checkpointing, effective
@@ -114,7 +112,12 @@ class Scaling:
     compile_seconds: float = 0.0
 
     def on(
-        self, n_ranks: int = 1, ranks_per_node: int | None = None, *, n_others: int = 0
+        self,
+        n_ranks: int = 1,
+        ranks_per_node: int | None = None,
+        *,
+        n_others: int = 0,
+        threads: int = 0,
     ) -> Prediction:
         """Seconds of one gradient whose grid so many ranks share.
 
@@ -125,6 +128,8 @@ class Scaling:
             Default: one for each core.
         n_others : int
             Ranks of the same job that work on gradients of their own.
+        threads : int
+            Of each rank. Default: its share of a node's cores.
 
         Raises
         ------
@@ -134,7 +139,7 @@ class Scaling:
             If the program or its grid cannot be cut for as many.
         """
         per_node = ranks_per_node or self.measured.machine.cores
-        nodes = Nodes(n_ranks, per_node, self.measured.machine, n_others)
+        nodes = Nodes(n_ranks, per_node, self.measured.machine, n_others, threads)
         if self.decomposition is None:
             return predict(self._work(None, nodes), self.measured.steps, nodes)
         d = self.decomposition
@@ -146,15 +151,15 @@ class Scaling:
 
     def _work(self, blocks: Decomposition | None, nodes: Nodes) -> Work:
         """Of one rank."""
-        program, place, seconds = self.program, None, 0.0
+        program, place, seconds = self.program, None, self.trace_seconds
         if blocks is not None:
-            local, seconds = _timed(lambda: cut(self.program, self.values, blocks))
+            local, cutting = _timed(lambda: cut(self.program, self.values, blocks))
+            _, comparing = _timed(lambda: digest(self.program, self.values))
             program, place = local.program, Place(blocks, blocks.comm.rank, nodes.per_node)
-        work = work_of_program(program, _planned(program, nodes), place)
-        whole = 0
-        if blocks is not None and nodes.n_ranks > 1:
-            whole = sum(np.asarray(v).nbytes for v in self.values if not _is_blocked(v))
-        return replace(work, fixed_seconds=self.trace_seconds + seconds, whole_bytes=whole)
+            seconds += cutting + comparing
+        planned, planning = _timed(lambda: _planned(program, nodes))
+        work = work_of_program(program, planned, place)
+        return replace(work, fixed_seconds=seconds + planning)
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:
@@ -172,10 +177,6 @@ def _as_rank(blocks: Decomposition, rank: int) -> Decomposition:
     return Decomposition(
         blocks.shape, blocks.axes, comm, periodic=blocks.periodic, ranks=blocks.ranks
     )
-
-
-def _is_blocked(value: Any) -> bool:
-    return isinstance(value, BlockedArray)
 
 
 def _planned(program: Program, nodes: Nodes) -> Forecast:

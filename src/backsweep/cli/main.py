@@ -130,6 +130,9 @@ def plan(
     ] = None,
     ranks: Annotated[str, typer.Option(help="Of the predicted runs, such as 1,64,4096.")] = "",
     ranks_per_node: Annotated[int | None, typer.Option(help="Default: one for each core.")] = None,
+    threads_per_rank: Annotated[
+        int | None, typer.Option(help="Default: a rank's share of the cores.")
+    ] = None,
     shots: Annotated[int | None, typer.Option(help="Instead of the run file's number.")] = None,
     save: Annotated[Path | None, typer.Option(help="File for what is measured (.toml).")] = None,
 ) -> None:
@@ -137,7 +140,7 @@ def plan(
     from backsweep.cli.plans import print_plan
     from backsweep.cli.scaling import Asked, print_scaling
 
-    asked = Asked(measure, machine, ranks, ranks_per_node, shots, save, sweep)
+    asked = Asked(measure, machine, ranks, ranks_per_node, threads_per_rank, shots, save, sweep)
     if asked.is_asked:
         _guarded(print_scaling, run, changes or [], asked)
     else:

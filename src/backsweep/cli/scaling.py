@@ -17,7 +17,7 @@ from backsweep.inverse.arrays import wide
 from backsweep.inverse.evaluate import ranks_of_item
 from backsweep.inverse.invert import check_inversion
 from backsweep.runtime.checkpointing import default_checkpointing, format_bytes
-from backsweep.runtime.costs import COMPUTE, Nodes, Prediction, Shots, n_groups, predict_shots
+from backsweep.runtime.costs import COMPUTE, Prediction, Shots, n_groups, predict_shots
 from backsweep.runtime.machine import Measured
 
 FILE_OPERATIONS = 20
@@ -35,7 +35,7 @@ class Asked:
         Parameters that were measured before.
     ranks : str
         Numbers, with commas between them; empty: as many as there are.
-    ranks_per_node : int, optional
+    ranks_per_node, threads_per_rank : int, optional
     shots : int, optional
         Instead of the number of the run file's items.
     save : Path, optional
@@ -48,6 +48,7 @@ class Asked:
     machine: Path | None = None
     ranks: str = ""
     ranks_per_node: int | None = None
+    threads_per_rank: int | None = None
     shots: int | None = None
     save: Path | None = None
     sweep: Path | None = None
@@ -63,8 +64,8 @@ class Asked:
             raise RunFileError("--measure and --machine: parameters are measured or read, not both")
         if not self.measure and self.machine is None:
             raise RunFileError(
-                "--ranks, --ranks-per-node, --shots and --save go with --measure, or with "
-                "--machine and a file that --save wrote"
+                "--ranks, --ranks-per-node, --threads-per-rank, --shots and --save go with "
+                "--measure, or with --machine and a file that --save wrote"
             )
         if self.sweep is not None:
             raise RunFileError(
@@ -74,7 +75,7 @@ class Asked:
             raise RunFileError(f"--save {self.save}: nothing is measured; give --measure")
         if self.save is not None and not self.save.absolute().parent.is_dir():
             raise RunFileError(f"--save {self.save}: there is no folder {self.save.parent}")
-        for name in ("ranks_per_node", "shots"):
+        for name in ("ranks_per_node", "threads_per_rank", "shots"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 option = name.replace("_", "-")
@@ -127,10 +128,15 @@ def _predict(job: Job, found: Scaling, asked: Asked, n: int) -> tuple[Prediction
     n_shots = asked.shots or len(job.problem.items)
     group = ranks_of_item(job.run.ranks_per_shot, n, n_shots)
     with default_checkpointing(job.run.checkpointing.request()):
-        gradient = found.on(group, asked.ranks_per_node, n_others=n - group)
+        gradient = found.on(
+            group,
+            asked.ranks_per_node,
+            n_others=n - group,
+            threads=asked.threads_per_rank or 0,
+        )
     n_bytes = sum(wide(value).nbytes for value in job.described.start.values())
     n_operations = FILE_OPERATIONS if job.run.checkpointing.resume else 0
-    nodes = Nodes(n, gradient.nodes.per_node, found.measured.machine)
+    nodes = replace(gradient.nodes, n_ranks=n, n_others=0)
     shots = Shots(n_shots, group, n_bytes, n_operations)
     return gradient, predict_shots(shots, gradient, nodes)
 

@@ -32,7 +32,7 @@ MESSAGE_BANDWIDTH = "message bandwidth"
 SUMS = "all-reduce"
 ROOT = "objects through rank 0"
 DISK = "disk bandwidth"
-FIXED = "trace and partition"
+FIXED = "trace, partition and plan"
 IDLE = "load imbalance"
 TREE = "sum over shots"
 METADATA = "file-system metadata"
@@ -50,12 +50,15 @@ class Nodes:
     machine : Machine
     n_others : int
         Ranks of the job that work on something else of the same kind.
+    threads : int
+        Of each rank; 0: its share of the cores.
     """
 
     n_ranks: int
     per_node: int
     machine: Machine
     n_others: int = 0
+    threads: int = 0
 
     def __post_init__(self) -> None:
         if self.n_ranks < 1 or self.per_node < 1:
@@ -74,13 +77,13 @@ class Nodes:
 
     @property
     def n_threads(self) -> int:
-        """Of each rank: its share of the cores."""
-        return max(1, self.machine.cores // self.on_node)
+        """Of each rank."""
+        return self.threads or max(1, self.machine.cores // self.on_node)
 
     @property
     def crowding(self) -> float:
-        """Ranks per core, where there are more of them than cores."""
-        return max(1.0, self.on_node / self.machine.cores)
+        """Threads per core, where there are more of them than cores."""
+        return max(1.0, self.on_node * self.n_threads / self.machine.cores)
 
     @property
     def n_stages(self) -> int:
@@ -181,10 +184,7 @@ def predict(work: Work, steps: Sequence[StepRates], nodes: Nodes) -> Prediction:
     if nodes.n_ranks > 1:
         hops = nodes.n_ranks - 1 + nodes.n_stages
         terms[ROOT] = work.n_gathers * hops * (machine.object_seconds + nodes.far_seconds)
-    compared = work.whole_bytes / min(
-        machine.core_bandwidth, machine.node_bandwidth / nodes.on_node
-    )
-    terms[FIXED] = (work.fixed_seconds + compared) * nodes.crowding
+    terms[FIXED] = work.fixed_seconds * nodes.crowding
     return Prediction(nodes, terms, work.memory_bytes)
 
 
@@ -221,12 +221,11 @@ def memory_seconds(n_bytes: int, nodes: Nodes) -> float:
     )
 
 
-def round_seconds(round_: Round, nodes: Nodes) -> tuple[float, float]:
+def round_seconds(round_: Round | None, nodes: Nodes) -> tuple[float, float]:
     """Of an exchange of ghosts: what its messages take, and what their bytes take."""
-    n_messages = round_.n_near + round_.n_far
-    if not n_messages:
+    if round_ is None:
         return 0.0, 0.0
-    m = nodes.machine
+    m, n_messages = nodes.machine, round_.n_near + round_.n_far
     overhead = (m.round_seconds + n_messages * m.message_seconds) * nodes.crowding
     if round_.n_far:
         overhead += m.network_seconds

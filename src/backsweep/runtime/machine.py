@@ -31,7 +31,7 @@ class Machine:
     core_bandwidth, node_bandwidth : float [B/s]
         Read and written by one core that copies, and by all cores of a node at once.
     round_seconds : float [s]
-        Of an exchange of ghosts that is one short message, without `message_seconds`.
+        Of an exchange of ghosts, without its messages: what Python takes for it.
     message_seconds : float [s]
         By which each message makes a round longer.
     bandwidth : float [B/s]

@@ -50,8 +50,8 @@ class ScanWork:
     n_advances, n_reverses : int
     operations, step_bytes : tuple of int
         Scalar operations of a step and of a reverse step, and the bytes that each moves at least.
-    rounds : tuple of Round
-        After a step, and after a reverse step.
+    rounds : tuple of Round or None
+        After a step, and after a reverse step; None where nothing is cut.
     n_sums : int
         All-reduces within a step and its reverse step together.
     n_transfers, transfer_bytes : int
@@ -64,7 +64,7 @@ class ScanWork:
     n_reverses: int
     operations: tuple[int, int]
     step_bytes: tuple[int, int]
-    rounds: tuple[Round, Round] = (Round(), Round())
+    rounds: tuple[Round | None, Round | None] = (None, None)
     n_sums: int = 0
     n_transfers: int = 0
     transfer_bytes: int = 0
@@ -84,17 +84,14 @@ class Work:
         Objects that each rank hands to the root.
     memory_bytes : int
         Of the process at its peak.
-    whole_bytes : int
-        Of what every rank has the whole of, and compares with the others.
     fixed_seconds : float
-        To trace the program and to cut it.
+        To trace the program, to compare it with the others', to cut and to plan it.
     """
 
     scans: tuple[ScanWork, ...]
     sums: tuple[int, ...] = ()
     n_gathers: int = 0
     memory_bytes: int = 0
-    whole_bytes: int = 0
     fixed_seconds: float = 0.0
 
 
@@ -144,7 +141,8 @@ def work_of_program(program: Program, forecast: Forecast, place: Place | None = 
 
 
 def _work_of_scan(scan: ScanForecast, place: Place | None) -> ScanWork:
-    rounds, n_sums = (Round(), Round()), 0
+    rounds: tuple[Round | None, Round | None] = (None, None)
+    n_sums = 0
     if scan.halo is not None and place is not None:
         rounds = round_of(scan.halo.states, place), round_of(scan.halo.bars, place)
         n_sums = int(scan.halo.adds_up)
