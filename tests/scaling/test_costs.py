@@ -35,6 +35,7 @@ MACHINE = Machine(
     bandwidth=1e9,
     stage_seconds=5e-6,
     object_seconds=1e-5,
+    setup_seconds=1e-4,
     network_seconds=1e-6,
     network_bandwidth=1e10,
     file_seconds=1e-3,
@@ -103,7 +104,7 @@ def test_reductions() -> None:
 
 def test_a_gradient_is_the_sum_of_its_terms() -> None:
     scan = ScanWork(
-        30, 10, (10**6, 2 * 10**6), (10**7, 10**8), (Round(1, 1000), Round(2, 2000)), n_sums=1
+        30, 10, (10**6, 2 * 10**6), (10**7, 10**8), (Round(1, 1000), Round(2, 2000)), 6, n_sums=1
     )
     work = Work((scan,), sums=(8,), n_gathers=5, memory_bytes=7)
     found = predict(replace(work, fixed_seconds=0.5), [RATES], nodes(4))
@@ -114,6 +115,7 @@ def test_a_gradient_is_the_sum_of_its_terms() -> None:
         costs.MESSAGE_BANDWIDTH: 30 * 1e-6 + 10 * 2e-6,
         costs.SUMS: 41 * (2 * 5e-6 + 32 / 1e9),
         costs.ROOT: 5 * (3 + 2) * 1e-5,
+        costs.SETUP: 6 * 4 * 1e-4,
         costs.DISK: 0.0,
         costs.FIXED: 0.5,
     }

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from backsweep import config
-from backsweep.comm import AbstractComm, HaloExchange, agreement
+from backsweep.comm import AbstractComm, Decomposition, HaloExchange, PlannedComm, agreement
+from backsweep.comm.boxes import check_cover, ghosts
 from backsweep.errors import MachineError
 from backsweep.runtime.arrays import view
 from backsweep.runtime.compiled import threads_for
@@ -36,6 +37,7 @@ N_MESSAGES = 8
 """In a round, by which the seconds of one more are found."""
 FILE_BYTES, N_FILES = 1 << 25, 5
 METADATA_SECONDS = 0.2
+N_PLANNED = 256
 
 
 def measure_machine(comm: AbstractComm, folder: Path | str = ".") -> Machine:
@@ -62,6 +64,7 @@ def measure_machine(comm: AbstractComm, folder: Path | str = ".") -> Machine:
         "memory_bytes": available_bytes() * config.ranks_on_node(),
         "cache_bytes": cache_bytes(cores),
     }
+    found["setup_seconds"] = _setup_seconds()
     found |= _copies(len(cores)) if hosts.index(host) == comm.rank else {}
     comm.allgather(None)
     found |= _messages(comm, hosts, crowding)
@@ -252,6 +255,26 @@ def _halo_round(comm: AbstractComm, partner_of: Sequence[int | None]) -> float:
             halo.exchange(arrays[:1])
 
         return _slowest(comm, ctypes.CFUNCTYPE(None)(serve), N_SHORT)
+
+
+def _setup_seconds() -> float:
+    """What one more rank takes a rank that finds out which messages it exchanges, for a field.
+
+    As a `HaloExchange` does it, for ranks that are not there.
+    """
+    grid, n = (8 * N_PLANNED,), N_PLANNED
+    blocks = Decomposition(grid, comm=PlannedComm(n, n // 2))
+    owned = [blocks.block(rank) for rank in range(n)]
+    layouts = [tuple((max(0, lo - 1), min(grid[0], hi + 1)) for lo, hi in box) for box in owned]
+    me = blocks.comm.rank
+
+    def work() -> None:
+        check_cover([grid], me, [layouts[me]], [(box,) for box in owned])
+        for rank in range(n):
+            list(ghosts([grid], [layouts[me]], [owned[rank]]))
+            list(ghosts([grid], [layouts[rank]], [owned[me]]))
+
+    return _median(work, 3) / n
 
 
 # --------------------------------------------------------------------------- files

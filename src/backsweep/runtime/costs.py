@@ -31,6 +31,7 @@ LATENCY = "message latency"
 MESSAGE_BANDWIDTH = "message bandwidth"
 SUMS = "all-reduce"
 ROOT = "objects through rank 0"
+SETUP = "set-up of messages"
 DISK = "disk bandwidth"
 FIXED = "trace, partition and plan"
 IDLE = "load imbalance"
@@ -175,7 +176,7 @@ def predict(work: Work, steps: Sequence[StepRates], nodes: Nodes) -> Prediction:
         )
     machine = nodes.machine
     terms = dict.fromkeys(
-        (COMPUTE, MEMORY_BANDWIDTH, LATENCY, MESSAGE_BANDWIDTH, SUMS, ROOT, DISK, FIXED), 0.0
+        (COMPUTE, MEMORY_BANDWIDTH, LATENCY, MESSAGE_BANDWIDTH, SUMS, ROOT, SETUP, DISK, FIXED), 0.0
     )
     for scan, rates in zip(work.scans, steps, strict=True):
         for name, seconds in _scan_terms(scan, rates, nodes).items():
@@ -183,6 +184,8 @@ def predict(work: Work, steps: Sequence[StepRates], nodes: Nodes) -> Prediction:
     terms[SUMS] += sum(reduction_seconds(n, nodes) for n in work.sums)
     if nodes.n_ranks > 1:
         hops = nodes.n_ranks - 1 + nodes.n_stages
+        n_fields = sum(scan.n_fields for scan in work.scans)
+        terms[SETUP] = n_fields * nodes.n_ranks * machine.setup_seconds * nodes.crowding
         terms[ROOT] = work.n_gathers * hops * (machine.object_seconds + nodes.far_seconds)
     terms[FIXED] = work.fixed_seconds * nodes.crowding
     return Prediction(nodes, terms, work.memory_bytes)

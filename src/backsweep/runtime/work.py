@@ -52,6 +52,8 @@ class ScanWork:
         Scalar operations of a step and of a reverse step, and the bytes that each moves at least.
     rounds : tuple of Round or None
         After a step, and after a reverse step; None where nothing is cut.
+    n_fields : int
+        For which messages are found, in all exchanges of the scan and of its reverse sweep.
     n_sums : int
         All-reduces within a step and its reverse step together.
     n_transfers, transfer_bytes : int
@@ -65,6 +67,7 @@ class ScanWork:
     operations: tuple[int, int]
     step_bytes: tuple[int, int]
     rounds: tuple[Round | None, Round | None] = (None, None)
+    n_fields: int = 0
     n_sums: int = 0
     n_transfers: int = 0
     transfer_bytes: int = 0
@@ -142,21 +145,30 @@ def work_of_program(program: Program, forecast: Forecast, place: Place | None = 
 
 def _work_of_scan(scan: ScanForecast, place: Place | None) -> ScanWork:
     rounds: tuple[Round | None, Round | None] = (None, None)
-    n_sums = 0
+    n_sums = n_fields = 0
     if scan.halo is not None and place is not None:
         rounds = round_of(scan.halo.states, place), round_of(scan.halo.bars, place)
         n_sums = int(scan.halo.adds_up)
+        # Those of states are made for both sweeps (`runtime.ghosts`).
+        n_fields = 2 * _n_exchanged(scan.halo.states) + _n_exchanged(scan.halo.bars)
     return ScanWork(
         scan.n_advances,
         scan.n_reverses,
         scan.operations,
         scan.step_bytes,
         rounds,
+        n_fields,
         n_sums,
         scan.n_transfers,
         scan.transfer_bytes,
         scan.n_buffers > 0,
     )
+
+
+def _n_exchanged(fields: Sequence[HaloField]) -> int:
+    """Fields of an exchange before the first step, and of that after each step."""
+    made = set(made_of_read(fields, [f.is_read for f in fields]))
+    return sum((f.is_read or k in made) + (k in made) for k, f in enumerate(fields))
 
 
 def round_of(fields: Sequence[HaloField], place: Place) -> Round:
