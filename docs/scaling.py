@@ -13,7 +13,7 @@ import numpy as np
 
 import backsweep as bs
 from backsweep.api.scaling import Scaling
-from backsweep.cli.scaling import FILE_OPERATIONS
+from backsweep.cli.scaling import file_operations
 from backsweep.comm import PlannedComm, world
 from backsweep.runtime.checkpointing import format_bytes
 from backsweep.runtime.costs import Shots, predict_shots
@@ -130,7 +130,8 @@ def table(plane, volume):
     base = None
     for n, group in ((64, 1), (4096, 1), (4096, 8)):
         gradient = shot.on(group, RANKS_PER_NODE, n_others=n - group)
-        shots = Shots(10_000, group, 8 * 1024**2, FILE_OPERATIONS)
+        n_operations = file_operations(gradient.seconds, interval=60.0)
+        shots = Shots(10_000, group, 8 * 1024**2, n_operations)
         found = predict_shots(shots, gradient, replace(gradient.nodes, n_ranks=n, n_others=0))
         what = f"10,000 shots of 1024 x 1024, 4000 steps, {group} rank(s) each"
         lines.append(row(what, found, base))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,30 @@ def test_more_shots_than_in_the_file(folder, command, interpreted):
 )
 def test_refused(folder, refuse, options, words):
     assert words in refuse("plan", "run.toml", *options)
+
+
+def test_operations_of_files_are_counted(folder, command, interpreted, monkeypatch):
+    """What is counted of a run is what the model takes an item to cost."""
+    from backsweep.cli import scaling
+    from backsweep.inverse import evaluate
+
+    monkeypatch.setattr(evaluate, "SHORT", 0.0)  # these items are worth points
+    assert scaling.file_operations(0.9, interval=1.0) == scaling.FILE_OPERATIONS
+    per_point = scaling.POINT_OPERATIONS
+    assert scaling.file_operations(2.1, interval=1.0) == scaling.FILE_OPERATIONS + 2 * per_point
+    events = {"os.mkdir", "os.rename", "os.remove", "os.rmdir"}
+    counted, is_on = [], [True]
+
+    def hook(event, args):
+        is_made = event == "open" and isinstance(args[2], int) and args[2] & os.O_CREAT
+        if is_on[0] and (event in events or is_made) and "/item-" in str(args[0]):
+            counted.append(event)
+
+    sys.addaudithook(hook)
+    assert command("gradient", "run.toml").code == 0
+    is_on[0] = False
+    # Of the first item a folder is tried before the one around it is there.
+    assert len(counted) == 3 * scaling.FILE_OPERATIONS + 1, counted
 
 
 def test_rates_of_another_program(folder, refuse, interpreted):

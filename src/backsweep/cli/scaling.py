@@ -20,8 +20,11 @@ from backsweep.runtime.checkpointing import default_checkpointing, format_bytes
 from backsweep.runtime.costs import COMPUTE, Prediction, Shots, n_groups, predict_shots
 from backsweep.runtime.machine import Measured
 
-FILE_OPERATIONS = 20
-"""Files and folders made, named or removed for an item of a run that can be resumed."""
+FILE_OPERATIONS = 4
+"""Files and folders made, named or removed for an item of a run that can be resumed (counted)."""
+
+POINT_OPERATIONS = 6
+"""So, for each durable point within an item."""
 
 
 @dataclass(frozen=True)
@@ -135,10 +138,17 @@ def _predict(job: Job, found: Scaling, asked: Asked, n: int) -> tuple[Prediction
             threads=asked.threads_per_rank or 0,
         )
     n_bytes = sum(wide(value).nbytes for value in job.described.start.values())
-    n_operations = FILE_OPERATIONS if job.run.checkpointing.resume else 0
+    n_operations = file_operations(gradient.seconds, job.run.checkpointing.interval)
+    if not job.run.checkpointing.resume:
+        n_operations = 0
     nodes = replace(gradient.nodes, n_ranks=n, n_others=0)
     shots = Shots(n_shots, group, n_bytes, n_operations)
     return gradient, predict_shots(shots, gradient, nodes)
+
+
+def file_operations(seconds: float, interval: float) -> int:
+    """Of an item that takes so long, with a durable point after each interval [s]."""
+    return FILE_OPERATIONS + POINT_OPERATIONS * int(seconds / interval)
 
 
 def _blocks(job: Job, n_shots: int, numbers: Sequence[int]) -> Decomposition | None:
