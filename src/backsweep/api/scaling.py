@@ -14,6 +14,7 @@ from backsweep.api.tracer import trace_function, type_of
 from backsweep.api.tree import flatten
 from backsweep.codegen.statistics import statistics
 from backsweep.comm import AbstractComm, Decomposition, PlannedComm, serial
+from backsweep.errors import MachineError
 from backsweep.ir import Program
 from backsweep.runtime.calibrate import measure_machine, step_rates
 from backsweep.runtime.checkpointing import default_checkpointing, effective
@@ -141,6 +142,10 @@ class Scaling:
         per_node = ranks_per_node or self.measured.machine.cores
         nodes = Nodes(n_ranks, per_node, self.measured.machine, n_others, threads)
         if self.decomposition is None:
+            if n_ranks > 1:
+                raise MachineError(
+                    f"{n_ranks} ranks cannot share a gradient that is not cut: give decomposition="
+                )
             return predict(self._work(None, nodes), self.measured.steps, nodes)
         d = self.decomposition
         blocks = Decomposition(d.shape, d.axes, PlannedComm(n_ranks), periodic=d.periodic)
