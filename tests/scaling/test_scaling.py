@@ -86,6 +86,15 @@ def test_what_cannot_be_predicted() -> None:
         serial.on(2)
 
 
+def test_a_loop_of_unknown_length_is_refused() -> None:
+    def loop(u: Any) -> Any:
+        return np.sum(bs.while_loop(lambda u: np.sum(u) > 1, lambda u: 0.5 * u, u, max_steps=9))
+
+    for measured in (None, MEASURED):
+        with pytest.raises(MachineError, match="ends where its condition fails"):
+            bs.scaling(loop, measured=measured)(np.ones(4)).on(1)
+
+
 def test_ranks_that_stand_for_all() -> None:
     def sampled(shape: tuple[int, ...], axes: Any, n: int) -> list[int]:
         return sampled_ranks(bs.Decomposition(shape, axes, PlannedComm(n)))

@@ -102,7 +102,7 @@ class Scaling:
     decomposition : Decomposition or None
     measured : Measured
     trace_seconds, compile_seconds : float
-        The second of the code that was compiled while measuring; 0 where it was in the cache.
+        To trace it; to compile it while measuring, 0 where the code was in the cache.
     """
 
     program: Program

@@ -28,6 +28,7 @@ from backsweep.runtime.compiled import threads_for
 from backsweep.runtime.forecast import Forecast
 from backsweep.runtime.machine import PARAMETERS, Machine, StepRates
 from backsweep.runtime.memory import available_bytes
+from backsweep.runtime.work import check_lengths
 from backsweep.storage import Layout
 from backsweep.storage.hdf5 import HDF5Store
 
@@ -90,14 +91,10 @@ def step_rates(forecast: Forecast, comm: AbstractComm) -> tuple[StepRates, ...]:
     MachineError
         If the number of steps of a scan is not known before it runs.
     """
+    check_lengths(forecast)
     crowding = max(1.0, config.ranks_on_node() / config.n_cores())
     found = []
-    for number, scan in enumerate(forecast.scans):
-        if scan.rates is None and scan.n_steps < 0:
-            raise MachineError(
-                f"scan {number} is a loop that ends where its condition fails: its seconds "
-                "cannot be predicted"
-            )
+    for scan in forecast.scans:
         seconds = (0.0, 0.0) if scan.rates is None else (scan.rates.advance, scan.rates.reverse)
         pairs = zip(seconds, scan.operations, strict=True)
         found.append([s * threads_for(n, config.n_threads()) / max(1, n) for s, n in pairs])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from backsweep.comm import Decomposition
 from backsweep.comm.boxes import Box
 from backsweep.comm.halo import LONG
+from backsweep.errors import MachineError
 from backsweep.ir import ArrayType, Program
 from backsweep.passes.partition.halo import HaloField, made_of_read
 from backsweep.runtime.forecast import Forecast, ScanForecast
@@ -128,7 +129,13 @@ def work_of_program(program: Program, forecast: Forecast, place: Place | None = 
         Of this program.
     place : Place, optional
         Without it nothing is cut.
+
+    Raises
+    ------
+    MachineError
+        If the number of steps of a scan is not known before it runs.
     """
+    check_lengths(forecast)
     scans = tuple(_work_of_scan(scan, place) for scan in forecast.scans)
     sums = tuple(
         v.type.nbytes
@@ -141,6 +148,16 @@ def work_of_program(program: Program, forecast: Forecast, place: Place | None = 
     if place is not None and place.decomposition.n_ranks > 1:
         n_gathers = GATHERS + GATHERS_OF_SCAN * len(scans)
     return Work(scans, sums, n_gathers, forecast.resident_bytes)
+
+
+def check_lengths(forecast: Forecast) -> None:
+    """Raise MachineError for a loop whose number of steps is found on its way."""
+    for number, scan in enumerate(forecast.scans):
+        if scan.n_steps < 0:
+            raise MachineError(
+                f"scan {number} is a loop that ends where its condition fails: its seconds cannot "
+                "be predicted"
+            )
 
 
 def _work_of_scan(scan: ScanForecast, place: Place | None) -> ScanWork:
