@@ -17,11 +17,13 @@ from backsweep.cli.scaling import file_operations
 from backsweep.comm import PlannedComm, world
 from backsweep.runtime.checkpointing import format_bytes
 from backsweep.runtime.costs import Shots, predict_shots
+from backsweep.runtime.machine import PARAMETERS, Machine, Measured, StepRates
 
 HERE = Path(__file__).parent
 LAPLACIAN = (-205 / 72, 8 / 5, -1 / 5, 8 / 315, -1 / 560)
 EDGE = len(LAPLACIAN) - 1
 RANKS_PER_NODE = 64
+N_MEASURED = 5
 
 ASSUMED = {
     "cores": 64,
@@ -75,9 +77,18 @@ def model(shape):
 
 
 def measured_on(shape):
-    """Rates of a small grid on all ranks; machine and rates together."""
+    """Of a small grid on all ranks, the best of some measurements: others may use the cores."""
     small = np.full(shape, 0.1, np.float32)
-    return bs.scaling(waves(shape, 64, 16), comm=world())(small).measured
+    found = bs.scaling(waves(shape, 64, 16), comm=world())
+    every = [found(small).measured for _ in range(N_MEASURED)]
+    better = {
+        name: (min if name.endswith("_seconds") else max)(getattr(m.machine, name) for m in every)
+        for name in PARAMETERS
+    }
+    steps = StepRates(
+        min(m.steps[0].advance for m in every), min(m.steps[0].reverse for m in every)
+    )
+    return Measured(Machine(**better, assumed=every[0].machine.assumed), (steps,))
 
 
 def on_cluster(measured):
@@ -129,7 +140,8 @@ def table(plane, volume):
     shot = predicted((1024, 1024), 4000, 512, plane)
     base = None
     for n, group in ((64, 1), (4096, 1), (4096, 8)):
-        gradient = shot.on(group, RANKS_PER_NODE, n_others=n - group)
+        one = replace(shot, decomposition=None) if group == 1 else shot
+        gradient = one.on(group, RANKS_PER_NODE, n_others=n - group)
         n_operations = file_operations(gradient.seconds, interval=60.0)
         shots = Shots(10_000, group, 8 * 1024**2, n_operations)
         found = predict_shots(shots, gradient, replace(gradient.nodes, n_ranks=n, n_others=0))

@@ -32,6 +32,7 @@ MACHINE = Machine(
     node_bandwidth=2e10,
     round_seconds=10e-6,
     message_seconds=2e-6,
+    waiting_seconds=50e-6,
     bandwidth=1e9,
     stage_seconds=5e-6,
     object_seconds=1e-5,
@@ -85,7 +86,8 @@ def test_a_round_pays_for_messages_and_bytes() -> None:
     assert round_seconds(None, nodes(8)) == (0.0, 0.0)
     assert round_seconds(Round(), nodes(1)) == (near(10e-6), 0.0)  # without neighbours
     overhead, _ = round_seconds(Round(1, 8), nodes(8, per_node=8))
-    assert overhead == near(2 * 12e-6)  # two ranks a core
+    assert overhead == near(2 * 12e-6 + 50e-6)  # two ranks a core
+    assert round_seconds(Round(), nodes(8, per_node=8))[0] == near(2 * 10e-6)
 
 
 def test_reductions() -> None:

@@ -88,7 +88,7 @@ def test_caches_that_cores_share_count_once(tmp_path: Path) -> None:
 def test_one_rank_measures_all_but_messages(tmp_path: Path) -> None:
     found = measure_machine(serial(), tmp_path / "not" / "yet" / "made")
     assert set(found.assumed) == {
-        "message_seconds", "bandwidth", "stage_seconds", "object_seconds",
+        "message_seconds", "waiting_seconds", "bandwidth", "stage_seconds", "object_seconds",
         "network_seconds", "network_bandwidth", "job_hours",
     }  # fmt: skip
     assert 1e8 < found.core_bandwidth <= found.node_bandwidth < 1e13

@@ -131,7 +131,9 @@ def _predict(job: Job, found: Scaling, asked: Asked, n: int) -> tuple[Prediction
     n_shots = asked.shots or len(job.problem.items)
     group = ranks_of_item(job.run.ranks_per_shot, n, n_shots)
     with default_checkpointing(job.run.checkpointing.request()):
-        gradient = found.on(
+        # Alone a rank cuts nothing.
+        own = replace(found, decomposition=None) if group == 1 else found
+        gradient = own.on(
             group,
             asked.ranks_per_node,
             n_others=n - group,

@@ -39,6 +39,7 @@ N_MESSAGES = 8
 FILE_BYTES, N_FILES = 1 << 25, 5
 METADATA_SECONDS = 0.2
 N_PLANNED = 256
+BUSY_SECONDS = 1e-3
 
 
 def measure_machine(comm: AbstractComm, folder: Path | str = ".") -> Machine:
@@ -176,27 +177,36 @@ def _messages(comm: AbstractComm, hosts: Sequence[str], crowding: float) -> dict
     """
     near = partners(hosts, is_far=False)
     found = {"round_seconds": _halo_round(comm, near) / crowding}
+    if crowding > 1:
+        busy = _halo_round(comm, near, BUSY_SECONDS)
+        waiting = busy - crowding * (BUSY_SECONDS + found["round_seconds"])
+        found["waiting_seconds"] = max(waiting, busy / 100) / (crowding - 1)
     if comm.size == 1:
         return found
     n_stages = (comm.size - 1).bit_length()
     if any(partner is not None for partner in near):
         one, many, long = _rounds(comm, near)
-        found["message_seconds"] = max(1e-9, (many - one) / (N_MESSAGES - 1) / crowding)
-        without = found["round_seconds"] - found["message_seconds"]
-        found["round_seconds"] = max(1e-9, without)
-        found["bandwidth"] = LONG_BYTES / max(1e-9, long - one)
+        each = _beyond(many, one) / (N_MESSAGES - 1)
+        found["message_seconds"] = each / crowding
+        found["round_seconds"] = _beyond(found["round_seconds"], found["message_seconds"])
+        found["bandwidth"] = LONG_BYTES / _beyond(long, one)
         far = partners(hosts, is_far=True)
         if any(partner is not None for partner in far):
             one_far, _, long_far = _rounds(comm, far)
-            found["network_seconds"] = max(1e-9, one_far - one)
+            found["network_seconds"] = _beyond(one_far, one)
             per_node = max(hosts.count(h) for h in hosts)
-            found["network_bandwidth"] = per_node * LONG_BYTES / max(1e-9, long_far - one_far)
+            found["network_bandwidth"] = per_node * LONG_BYTES / _beyond(long_far, one_far)
     zero = np.zeros(1)
     stages = _slowest(comm, lambda: comm.allreduce(zero), N_SHORT) / n_stages
     found["stage_seconds"] = stages / crowding
     objects = _slowest(comm, lambda: comm.allgather(None), N_SHORT)
     found["object_seconds"] = objects / (comm.size - 1 + n_stages) / crowding
     return found
+
+
+def _beyond(whole: float, part: float) -> float:
+    """What is left of some seconds; a tenth at least, for others may have used the cores."""
+    return max(whole - part, whole / 10)
 
 
 def _slowest(comm: AbstractComm, work: Callable[[], object], n: int) -> float:
@@ -231,10 +241,13 @@ def _rounds(comm: AbstractComm, partner_of: Sequence[int | None]) -> tuple[float
     return found[0], found[1], found[2]
 
 
-def _halo_round(comm: AbstractComm, partner_of: Sequence[int | None]) -> float:
+def _halo_round(
+    comm: AbstractComm, partner_of: Sequence[int | None], busy_seconds: float = 0.0
+) -> float:
     """Seconds of an exchange of one ghost cell with the partner, as compiled code asks for it.
 
-    That is through a callback, of two arrays at addresses that are new in each step.
+    That is through a callback, of two arrays at addresses that are new in each step. Before it
+    each rank computes for some seconds of its core.
     """
     lo, hi = 2 * comm.rank, 2 * comm.rank + 2
     partner = partner_of[comm.rank]
@@ -248,6 +261,9 @@ def _halo_round(comm: AbstractComm, partner_of: Sequence[int | None]) -> float:
         field = np.zeros(halo.shapes[0])
 
         def serve() -> None:
+            end = time.thread_time() + busy_seconds
+            while busy_seconds and time.thread_time() < end:
+                pass
             arrays = [view(field.ctypes.data, field.shape, field.dtype) for _ in range(2)]
             halo.exchange(arrays[:1])
 
@@ -283,8 +299,8 @@ def _files(folder: Path) -> dict[str, float]:
     write, read = _file_seconds(folder, FILE_BYTES)
     return {
         "file_seconds": (small_write + small_read) / 2,
-        "write_bandwidth": FILE_BYTES / max(1e-9, write - small_write),
-        "read_bandwidth": FILE_BYTES / max(1e-9, read - small_read),
+        "write_bandwidth": FILE_BYTES / _beyond(write, small_write),
+        "read_bandwidth": FILE_BYTES / _beyond(read, small_read),
     }
 
 

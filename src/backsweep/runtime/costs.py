@@ -230,6 +230,8 @@ def round_seconds(round_: Round | None, nodes: Nodes) -> tuple[float, float]:
         return 0.0, 0.0
     m, n_messages = nodes.machine, round_.n_near + round_.n_far
     overhead = (m.round_seconds + n_messages * m.message_seconds) * nodes.crowding
+    if n_messages:
+        overhead += (nodes.crowding - 1) * m.waiting_seconds
     if round_.n_far:
         overhead += m.network_seconds
     far = nodes.on_node * round_.far_bytes / m.network_bandwidth

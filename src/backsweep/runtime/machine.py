@@ -34,6 +34,9 @@ class Machine:
         Of an exchange of ghosts, without its messages: what Python takes for it.
     message_seconds : float [s]
         By which each message makes a round longer.
+    waiting_seconds : float [s]
+        By which a round takes longer for each further rank on a core: those that wait for messages
+        yield the core, but hold it all the same.
     bandwidth : float [B/s]
         Of a long message within a node.
     stage_seconds : float [s]
@@ -65,6 +68,7 @@ class Machine:
     node_bandwidth: float = 1e10
     round_seconds: float = 2e-5
     message_seconds: float = 3e-6
+    waiting_seconds: float = 3e-4
     bandwidth: float = 5e9
     stage_seconds: float = 1e-5
     object_seconds: float = 2e-5
