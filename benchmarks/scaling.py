@@ -70,7 +70,9 @@ def measure(case: Case, save: Path | None) -> dict[str, Any]:
     begin = time.perf_counter()
     found = bs.scaling(misfit, decomposition=blocks)(*arguments)
     spent = time.perf_counter() - begin
-    predictions = {str(n): found.on(n, ranks_per_node=n, threads=1) for n in RANKS} if comm.is_root else {}
+    predictions = (
+        {str(n): found.on(n, ranks_per_node=n, threads=1) for n in RANKS} if comm.is_root else {}
+    )
     if save is not None and comm.is_root:
         found.measured.write(save / f"{case.n}-on-{comm.size}.toml")
     gradient = bs.value_and_grad(misfit, decomposition=blocks)
