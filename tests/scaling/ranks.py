@@ -65,14 +65,14 @@ def messages_are_counted(comm):
     assert n_checked >= 6
 
 
-def objects_through_the_root_are_counted(comm):
+def objects_of_all_ranks_are_counted(comm):
     n_gathered = 0
-    gather = MPIComm.gather
+    allgather = MPIComm.allgather
 
     def counted(self, value):
         nonlocal n_gathered
         n_gathered += 1
-        return gather(self, value)
+        return allgather(self, value)
 
     def misfit(c):
         def step(u, _):
@@ -88,9 +88,9 @@ def objects_through_the_root_are_counted(comm):
 
     blocks = bs.Decomposition((16,), comm=comm)
     for n_scans in (1, 2):
-        MPIComm.gather, n_gathered = counted, 0
+        MPIComm.allgather, n_gathered = counted, 0
         bs.value_and_grad(misfit, decomposition=blocks)(np.full(16, 0.1))
-        MPIComm.gather = gather
+        MPIComm.allgather = allgather
         assert n_gathered == GATHERS + n_scans * GATHERS_OF_SCAN, (n_scans, n_gathered)
 
 

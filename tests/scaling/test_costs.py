@@ -116,7 +116,7 @@ def test_a_gradient_is_the_sum_of_its_terms() -> None:
         costs.LATENCY: 30 * 12e-6 + 10 * 14e-6,
         costs.MESSAGE_BANDWIDTH: 30 * 1e-6 + 10 * 2e-6,
         costs.SUMS: 41 * (2 * 5e-6 + 32 / 1e9),
-        costs.ROOT: 5 * (3 + 2) * 1e-5,
+        costs.AGREE: 5 * (2 * 2 * 5e-6 + 4 * 1e-5),
         costs.SETUP: 6 * 4 * 1e-4,
         costs.DISK: 0.0,
         costs.FIXED: 0.5,
@@ -152,21 +152,25 @@ def gradient(seconds: float, n_ranks: int = 1, n_others: int = 0) -> Prediction:
     return Prediction(on, {costs.COMPUTE: seconds}, memory_bytes=10**9)
 
 
+HOP = 5e-6 + 1e-5
+"""An object from one rank to another."""
+
+
 def test_shots_wait_for_the_group_with_the_most_of_them() -> None:
     shots = Shots(10, 1, model_bytes=10**6, file_operations=3)
     found = predict_shots(shots, gradient(2.0, n_others=3), nodes(4))
     assert found.terms[costs.COMPUTE] == near(2.5 * 2.0)
     assert found.terms[costs.IDLE] == near(0.5 * 2.0)  # three of the ten on one rank
     assert found.terms[costs.METADATA] == near(10 * 3 / 1000)  # slower than 3 ms by four groups
-    spread = 2 * (1e-5 + 1e-3)
-    tree = 2 * (1e-5 + 2 * 1e-3 + 1e-4)  # two partial sums travel
+    spread = 2 * (HOP + 1e-3)
+    tree = 2 * (HOP + 2 * 1e-3 + 1e-4)  # two partial sums travel
     assert found.terms[costs.TREE] == near(spread + tree)
     assert found.memory_bytes == 10**9 + 2 * 2 * 10**6
 
     groups = predict_shots(replace(shots, ranks_per_shot=2), gradient(2.0, 2, 2), nodes(4))
     assert groups.terms[costs.IDLE] == 0.0
-    gathered = 5 * (1e-5 + 1e-3)
-    stages = 1e-5 + nodes_of_share(10, 2) * 1e-3 + 1e-4
+    gathered = 5 * (HOP + 1e-3)
+    stages = HOP + nodes_of_share(10, 2) * 1e-3 + 1e-4
     assert groups.terms[costs.TREE] == near(spread + gathered + stages)
     with pytest.raises(MachineError, match="16 rank.s. in groups of 1 for 10 shot.s.: 6 group"):
         predict_shots(shots, gradient(2.0), nodes(16))
@@ -190,7 +194,7 @@ def test_partial_sums_are_as_many_as_the_tree_holds() -> None:
     ("terms", "memory", "expected"),
     [
         ({costs.COMPUTE: 9.0, costs.LATENCY: 1.0, costs.SUMS: 0.5}, 10**9, costs.LATENCY),
-        ({costs.COMPUTE: 9.0, costs.ROOT: 20.0, costs.DISK: 19.0}, 10**9, costs.ROOT),
+        ({costs.COMPUTE: 9.0, costs.AGREE: 20.0, costs.DISK: 19.0}, 10**9, costs.AGREE),
         ({costs.COMPUTE: 9.0, costs.DISK: 0.0}, 10**9, costs.COMPUTE),
         ({costs.COMPUTE: 9.0, costs.LATENCY: 1.0}, 5 * 10**9, costs.MEMORY),
         ({costs.COMPUTE: 90_000.0, costs.LATENCY: 1.0}, 10**9, costs.JOB_TIME),

@@ -13,7 +13,7 @@ RANKS = Path(__file__).with_name("ranks.py")
 def test_counts(run_program, ranks):
     checks = ["messages_are_counted", "a_machine_is_measured"]
     if ranks == 2:
-        checks += ["objects_through_the_root_are_counted", "trials_are_each_ranks_own"]
+        checks += ["objects_of_all_ranks_are_counted", "trials_are_each_ranks_own"]
     done = run_program(RANKS, *checks, ranks=ranks, timeout=60, BACKSWEEP_NO_JIT="1")
     assert done.code == 0, done.err
     assert done.out.split() == ["right", str(ranks)]

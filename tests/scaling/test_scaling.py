@@ -63,7 +63,7 @@ def test_terms_of_blocks_in_a_row() -> None:
     assert found.terms[costs.LATENCY] == pytest.approx(2 * N_STEPS * (1.0 + 2 * 100.0))
     alone = make(axes=0).on(1, threads=2)
     assert alone.terms[costs.LATENCY] == pytest.approx(2 * N_STEPS * 1.0)
-    assert alone.terms[costs.ROOT] == alone.terms[costs.SUMS] == 0.0
+    assert alone.terms[costs.AGREE] == alone.terms[costs.SUMS] == 0.0
 
 
 def test_records_are_added_up_on_all_ranks() -> None:

@@ -200,7 +200,7 @@ def _messages(comm: AbstractComm, hosts: Sequence[str], crowding: float) -> dict
     stages = _slowest(comm, lambda: comm.allreduce(zero), N_SHORT) / n_stages
     found["stage_seconds"] = stages / crowding
     objects = _slowest(comm, lambda: comm.allgather(None), N_SHORT)
-    found["object_seconds"] = objects / (comm.size - 1 + n_stages) / crowding
+    found["object_seconds"] = _beyond(objects, 2 * n_stages * stages) / comm.size / crowding
     return found
 
 

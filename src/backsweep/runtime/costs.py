@@ -30,7 +30,7 @@ MEMORY_BANDWIDTH = "memory bandwidth"
 LATENCY = "message latency"
 MESSAGE_BANDWIDTH = "message bandwidth"
 SUMS = "all-reduce"
-ROOT = "objects through rank 0"
+AGREE = "objects of all ranks"
 SETUP = "set-up of messages"
 DISK = "disk bandwidth"
 FIXED = "trace, partition and plan"
@@ -176,17 +176,17 @@ def predict(work: Work, steps: Sequence[StepRates], nodes: Nodes) -> Prediction:
         )
     machine = nodes.machine
     terms = dict.fromkeys(
-        (COMPUTE, MEMORY_BANDWIDTH, LATENCY, MESSAGE_BANDWIDTH, SUMS, ROOT, SETUP, DISK, FIXED), 0.0
+        (COMPUTE, MEMORY_BANDWIDTH, LATENCY, MESSAGE_BANDWIDTH, SUMS, AGREE, SETUP, DISK, FIXED),
+        0.0,
     )
     for scan, rates in zip(work.scans, steps, strict=True):
         for name, seconds in _scan_terms(scan, rates, nodes).items():
             terms[name] += seconds
     terms[SUMS] += sum(reduction_seconds(n, nodes) for n in work.sums)
     if nodes.n_ranks > 1:
-        hops = nodes.n_ranks - 1 + nodes.n_stages
         n_fields = sum(scan.n_fields for scan in work.scans)
         terms[SETUP] = n_fields * nodes.n_ranks * machine.setup_seconds * nodes.crowding
-        terms[ROOT] = work.n_gathers * hops * (machine.object_seconds + nodes.far_seconds)
+        terms[AGREE] = work.n_gathers * objects_seconds(nodes)
     terms[FIXED] = work.fixed_seconds * nodes.crowding
     return Prediction(nodes, terms, work.memory_bytes)
 
@@ -254,6 +254,12 @@ def reduction_seconds(n_bytes: int, nodes: Nodes) -> float:
     messages = (n - 1) * (m.message_seconds * nodes.crowding) + 2 * stages
     moved = 2 * n_bytes * (n - 1) / n / nodes.bandwidth
     return n_pieces * messages + moved + n_bytes / m.core_bandwidth
+
+
+def objects_seconds(nodes: Nodes) -> float:
+    """Of small objects that each rank gets from all: their lengths, then they, are gathered."""
+    stages = 2 * nodes.n_stages * (nodes.machine.stage_seconds + nodes.far_seconds)
+    return (stages + nodes.n_ranks * nodes.machine.object_seconds) * nodes.crowding
 
 
 def _disk_seconds(scan: ScanWork, computing: float, nodes: Nodes) -> float:
@@ -342,7 +348,7 @@ def _tree_seconds(shots: Shots, groups: int, nodes: Nodes) -> float:
     """The model to all ranks, blocks of gradients to their leaders, and their sums to the root."""
     m = nodes.machine
     whole = shots.model_bytes / nodes.bandwidth
-    hop = m.object_seconds + nodes.far_seconds
+    hop = m.stage_seconds + m.object_seconds + nodes.far_seconds
     spread = nodes.n_stages * (hop + whole)
     gathered = 0.0
     if shots.ranks_per_shot > 1:

@@ -42,7 +42,7 @@ class Machine:
     stage_seconds : float [s]
         Of a small all-reduce on n ranks, divided by ceil(log2 n).
     object_seconds : float [s]
-        Of an object that a rank hands to the root, or the root to a rank.
+        To read an object of another rank.
     setup_seconds : float [s]
         By which each rank, and each field, makes it longer for every rank to find its messages.
     network_seconds : float [s]
@@ -71,7 +71,7 @@ class Machine:
     waiting_seconds: float = 3e-4
     bandwidth: float = 5e9
     stage_seconds: float = 1e-5
-    object_seconds: float = 2e-5
+    object_seconds: float = 3e-6
     setup_seconds: float = 1.35e-5
     network_seconds: float = 1.5e-6
     network_bandwidth: float = 1.25e10

@@ -19,9 +19,9 @@ from backsweep.passes.partition.halo import HaloField, made_of_read
 from backsweep.runtime.forecast import Forecast, ScanForecast
 
 GATHERS = 6
-"""Objects that each rank hands to the root in a gradient that is cut (tests count them)."""
+"""Times that all ranks get an object of each in a gradient that is cut (tests count them)."""
 
-GATHERS_OF_SCAN = 24
+GATHERS_OF_SCAN = 25
 """So, of each scan with its reverse sweep."""
 
 
@@ -85,7 +85,7 @@ class Work:
     sums : tuple of int
         Bytes of each all-reduce outside of the scans.
     n_gathers : int
-        Objects that each rank hands to the root.
+        Times that all ranks get an object of each.
     memory_bytes : int
         Of the process at its peak.
     fixed_seconds : float
