@@ -19,6 +19,7 @@ from backsweep.runtime.checkpointing import Checkpointing, effective
 from backsweep.runtime.choose import MOST_ONLINE, Choice, Demand, share
 from backsweep.runtime.compiled import compile_forward, residual_plan, threads_for
 from backsweep.runtime.report import ScanReport
+from backsweep.runtime.talking import ranks_of, talks
 from backsweep.schedule import AbstractSchedule
 
 FORWARD = ("scan_forward", "while_forward")
@@ -51,8 +52,8 @@ def why_python(step: Program) -> str:
     """
     if config.is_jit_disabled():
         return "BACKSWEEP_NO_JIT is set"
-    if any(e.primitive.kind == "communication" for e in all_equations(step)):
-        return "values are added up over ranks inside the step"
+    if talks(step):
+        return "ranks talk inside the step"
     if any(e.primitive.name.startswith("while_") for e in all_equations(step)):
         return "there is a while_loop inside the step"
     names = ", ".join(external_steps(step))
@@ -136,13 +137,12 @@ def plan_scan(params: Any, choice: Choice, demand: Demand) -> ScanPlan:
     step, shape = params["step"], scan_shape(params)
     active_in = params.get("active_in")
     can_keep = choice.keeps_all and active_in is not None and not why_python(step)
-    can_keep = can_keep and "halo" not in params
+    comm = ranks_of(params)
+    can_keep = can_keep and comm is None
     residuals = residual_plan(step, shape.any_length, active_in) if can_keep else None
     if residuals is not None and shape.length * _residual_bytes(residuals) > choice.memory:
         residuals = None
-    halo = params.get("halo")
     request = effective(params.get("checkpointing"))
-    comm = None if halo is None else halo.comm
     return ScanPlan(request, choice, demand, residuals, step, shape, comm)
 
 
@@ -192,11 +192,11 @@ def _alive_together(program: Program) -> list[list[Equation]]:
 
 
 def _agreed(params: Any, choice: Choice) -> Choice:
-    """Of a scan that is cut into blocks: the choice of the rank that can keep least, for all."""
-    halo = params.get("halo")
-    if halo is None:
+    """Of a scan that ranks run together: the choice of the rank that can keep least, for all."""
+    comm = ranks_of(params)
+    if comm is None:
         return choice
-    every: list[Choice] = halo.comm.allgather(choice)
+    every: list[Choice] = comm.allgather(choice)
     return min(every, key=lambda c: (c.keeps_all, c.n_slots + c.n_disk, c.n_slots))
 
 
