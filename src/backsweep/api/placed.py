@@ -9,13 +9,13 @@ from typing import get_args
 import numpy as np
 
 from backsweep.api.calls import Call
-from backsweep.comm import AbstractComm, Decomposition, require_equal, world
+from backsweep.comm import AbstractComm, Decomposition, world
 from backsweep.errors import DifferentiationError
 from backsweep.ir import ArrayType, Literal, Placement, Program, verify
 from backsweep.passes.partition.placement import located
 from backsweep.passes.ranks import check_sums, collectives, communicator, place, replicated_part
 from backsweep.passes.simplify import simplify
-from backsweep.runtime.talking import require_same_messages
+from backsweep.runtime.talking import require_same_lines, require_same_messages
 from backsweep.trace.tracing import active_trace, content_checksum
 
 Placements = Placement | Sequence[Placement] | None
@@ -65,9 +65,7 @@ def with_placements(
     check_sums(program)
     placed = verify(simplify(place(program, inputs, comm)))
     require_same_messages(comm, placed)
-    require_equal(
-        comm, "what is computed from replicated values", "\n".join(replicated_part(placed))
-    )
+    require_same_lines(comm, "what is computed of replicated values", replicated_part(placed))
     return dataclasses.replace(call, traced=dataclasses.replace(call.traced, program=placed))
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -56,18 +56,21 @@ def together(program: Program, arguments: Sequence[Any]) -> Iterator[None]:
         yield
 
 
+def require_same_lines(comm: AbstractComm, what: str, lines: Iterable[str]) -> None:
+    """Refuse to go on if texts differ between ranks, with the first line that does.
+
+    Collective: every rank must call.
+    """
+    own = list(lines)
+    rows = zip_longest(*comm.allgather(own))
+    at = next((k for k, row in enumerate(rows) if len(set(row)) > 1), len(own))
+    shown = own[at] if at < len(own) else "nothing more"
+    require_equal(comm, f"{what}, from number {at} on,", shown)
+
+
 def require_same_messages(comm: AbstractComm, program: Program) -> None:
     """Collective: every rank must call."""
-    own = list(messages(program))
-    first = comm.broadcast(own)
-    differing = next((k for k, (a, b) in enumerate(zip(own, first, strict=False)) if a != b), None)
-    if differing is None:
-        differing = min(len(own), len(first))
-    shown = own[differing] if differing < len(own) else "no more"
-    digest = hashlib.sha256(repr(own).encode()).hexdigest()[:8]
-    require_equal(
-        comm, f"the list of collectives, from number {differing} on,", f"{shown} ({digest})"
-    )
+    require_same_lines(comm, "the list of collectives", messages(program))
 
 
 def require_same_values(comm: AbstractComm, program: Program, values: Sequence[Any]) -> None:

@@ -61,7 +61,8 @@ def _message(eqn: Equation) -> str:
     if "decomposition" in p:  # local shapes follow from it
         shape = x.shape[: x.ndim - len(p["decomposition"].shape)]
     known = " ".join(f"{k}={format_param(v)}" for k, v in sorted(p.items()) if k not in _HIDDEN)
-    return f"{eqn.primitive.name} {p['number']} {x.dtype}{list(shape)} {known}".rstrip()  # type: ignore
+    call = f"{eqn.primitive.name} {p.get('number', '')}".rstrip()
+    return f"{call} {x.dtype}{list(shape)} {known}".rstrip()  # type: ignore[call-overload]
 
 
 def _run(eqn: Equation) -> list[Program]:

@@ -251,11 +251,18 @@ def _pad(eqn: Equation, given: list[Lines]) -> Lines:
     """Zeros around a value are no ghosts: they add nothing."""
     p, shape = eqn.params, eqn.outputs[0].type.shape
     found: list[Line | None] = []
-    for line, n, extent in zip(given[-1], eqn.inputs[-1].type.shape, shape, strict=True):
-        is_clean = line is None or line.is_own(n)
-        found.append(None if is_clean else Line(extent, extent, 0))
-    if all(s == 1 for s in p["steps"]) and eqn.inputs[-1].type.shape == shape:
-        return given[-1]
+    for line, n, extent, start, step in zip(
+        given[-1], eqn.inputs[-1].type.shape, shape, p["starts"], p["steps"], strict=True
+    ):
+        if line is None or n == extent:
+            found.append(line)
+        elif line.is_own(n):
+            found.append(None)
+        elif step == 1 and n - line.low - line.high <= line.n_own:
+            low, high = line.low and line.low + start, line.high and line.high + extent - start - n
+            found.append(Line(low, high, line.n_own))
+        else:
+            found.append(Line(extent, extent, 0))
     return tuple(found)
 
 
