@@ -258,7 +258,7 @@ def _pad(eqn: Equation, given: list[Lines]) -> Lines:
             found.append(line)
         elif line.is_own(n):
             found.append(None)
-        elif step == 1 and n - line.low - line.high <= line.n_own:
+        elif step == 1:
             low, high = line.low and line.low + start, line.high and line.high + extent - start - n
             found.append(Line(low, high, line.n_own))
         else:
