@@ -1,4 +1,4 @@
-"""The scripts of docs/ranks.md print the same on any number of ranks; the first has no line about MPI."""
+"""The scripts of docs/ranks.md print the same on any number of ranks."""
 
 import os
 import re

@@ -32,7 +32,10 @@ class Call:
     """Of each argument."""
 
 
-def trace_call(function: Callable[..., Any], args: Sequence[Any], argnums: Argnums) -> Call:
+def trace_call(
+    function: Callable[..., Any], args: Sequence[Any], argnums: Argnums, *, is_cut: bool = False
+) -> Call:
+    """Trace a function on arguments; `is_cut` says that blocks of it will be run."""
     wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     wanted = tuple(
         k % len(args) if -len(args) <= k < len(args) else _no_argument(k, args) for k in wanted
@@ -53,7 +56,8 @@ def trace_call(function: Callable[..., Any], args: Sequence[Any], argnums: Argnu
                 f"an argument to be differentiated has dtype {leaf_type.dtype}; derivatives need "
                 "float or complex input: convert it with .astype(float), or leave it out of argnums"
             )
-    traced = trace_function(function, types, tree, getattr(function, "__name__", "program"))
+    name = getattr(function, "__name__", "program")
+    traced = trace_function(function, types, tree, name, is_cut=is_cut)
     values = [*traced.captured, *(as_input(v, t) for v, t in zip(leaves, types, strict=True))]
     return Call(
         traced, values, [False] * traced.n_captured + active, [trees[k] for k in wanted], n_leaves

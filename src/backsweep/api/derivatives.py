@@ -101,7 +101,8 @@ def value_and_grad(
     def evaluated(*args: Any) -> Any:
         begin = time.perf_counter()
         before = statistics.copy()
-        call = with_placements(trace_call(function, args, argnums), placement, decomposition)
+        call = trace_call(function, args, argnums, is_cut=decomposition is not None)
+        call = with_placements(call, placement, decomposition)
         out_types = call.traced.program.out_types
         _check_loss(call.traced.program)
         program = value_and_grad_program(call.traced.program, call.active)
@@ -186,7 +187,8 @@ def jvp(
     -------
     value, tangent : pytree
     """
-    call = trace_call(function, primals, tuple(range(len(primals))))
+    argnums = tuple(range(len(primals)))
+    call = trace_call(function, primals, argnums, is_cut=decomposition is not None)
     call = with_placements(call, placement, decomposition)
     dots = matching(call, tangents)
     keep = [t.is_inexact for t in call.traced.program.out_types]
@@ -206,12 +208,14 @@ def _paired(call: Call, outputs: list[Any], keep: list[bool]) -> tuple[Any, Any]
     return call.traced.out_tree.build(outputs[:n]), call.traced.out_tree.build(tangents)
 
 
-def _trace_outside(function: Callable[..., Any], primals: Sequence[Any], what: str) -> Call:
+def _trace_outside(
+    function: Callable[..., Any], primals: Sequence[Any], what: str, *, is_cut: bool = False
+) -> Call:
     if active_trace() is not None:
         raise DifferentiationError(
             f"{what} inside a traced function is not supported: use grad, value_and_grad or jvp"
         )
-    return trace_call(function, primals, tuple(range(len(primals))))
+    return trace_call(function, primals, tuple(range(len(primals))), is_cut=is_cut)
 
 
 def _linearized(call: Call) -> Any:
@@ -248,7 +252,8 @@ def vjp(
     pullback : Pullback
         Takes a cotangent of the value's structure, returns a tuple of cotangents.
     """
-    call = with_placements(_trace_outside(function, primals, "vjp"), placement, decomposition)
+    call = _trace_outside(function, primals, "vjp", is_cut=decomposition is not None)
+    call = with_placements(call, placement, decomposition)
     if decomposition is not None:
         return _vjp_in_blocks(call, decomposition, tuple(range(len(primals))))
     parts, value, residuals, report = _linearized(call)

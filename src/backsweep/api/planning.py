@@ -53,7 +53,8 @@ def plan(
 
     def planned(*args: Any) -> Forecast:
         leaves, tree = flatten(tuple(args))
-        traced = trace_function(gradient, [type_of(leaf) for leaf in leaves], tree)
+        types = [type_of(leaf) for leaf in leaves]
+        traced = trace_function(gradient, types, tree, is_cut=decomposition is not None)
         program = traced.program
         if decomposition is not None:
             values = [*traced.captured, *leaves]

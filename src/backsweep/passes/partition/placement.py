@@ -24,6 +24,8 @@ LINEAR = {"neg", "mul", "div", "cast", "real", "imag", "conj"}
 MOVES = {"slice", "pad", "broadcast", "transpose", "reshape", "sum", "stop_gradient"}
 """Linear operations of one operand that change no element."""
 
+EXTREMA = ("reduce_max", "reduce_min")
+
 LONGEST_WHOLE_SUM = 64
 """Elements of a sum that every rank that needs it may add up all of."""
 
@@ -255,10 +257,12 @@ def is_shared_out(x: Placement, axes: Sequence[int], shape: Sequence[int]) -> bo
 
 
 def _extremum(eqn: Equation, operands: list[Placement]) -> Placement:
+    """Of what each rank finds in its part; put together at once, for nothing goes through it."""
     (x,), axes = operands, eqn.params["axes"]
+    kept = tuple(a for k, a in enumerate(x.anchors) if k not in axes)
     if any(x.anchors[k] for k in axes):
-        raise refused(eqn, "runs along an axis that is cut, and is not shared out among ranks yet")
-    return Placement(tuple(a for k, a in enumerate(x.anchors) if k not in axes), x.fixed)
+        return Placement(kept, is_partial=True)
+    return Placement(kept, x.fixed)
 
 
 def _concatenate(eqn: Equation, operands: list[Placement]) -> Placement:
