@@ -224,6 +224,80 @@ def reductions(comm: Any) -> list[str]:
     return [w for own in comm.allgather(wrong) for w in own]
 
 
+def ensembles(comm: Any) -> list[str]:
+    """Each rank's own simulation of one model: its scan calls nothing, and is compiled as such."""
+    starts = [np.sin(np.arange(12.0) * (k + 1)) for k in range(comm.size)]
+
+    def own(model: Any, scale: Any, start: Any) -> Any:
+        def step(u: Any, _: Any) -> Any:
+            new = u + 0.0
+            new[1:-1] += scale * model[1:-1] * (u[2:] - 2 * u[1:-1] + u[:-2])
+            return new, new[3]
+
+        u, y = bs.scan(step, start, length=5)
+        return np.sum(u**2) + np.sum(y**2)
+
+    def serial(model: Any, scale: Any) -> Any:
+        return sum(own(model, scale, start) for start in starts)
+
+    def shared(model: Any, scale: Any) -> Any:
+        return allreduce_sum(own(model, scale, starts[comm.rank]), comm)
+
+    model = np.linspace(0.1, 0.3, 12)
+    value, gradient = bs.value_and_grad(serial, (0, 1))(model, 1.2)
+    how = {"has_report": True, "placement": ("replicated", "replicated")}
+    found, bars, report = bs.value_and_grad(shared, (0, 1), **how)(model, 1.2)
+    wrong = [] if abs(found - value) < 1e-13 * value else [f"value {found}"]
+    wrong += [
+        f"gradient differs by {np.max(np.abs(a - b))}"
+        for a, b in zip(bars, gradient, strict=True)
+        if not np.allclose(a, b, rtol=1e-13, atol=1e-15)
+    ]
+    if "ranks talk" in report.scans[0].executor:
+        wrong.append(report.scans[0].executor)
+    return [w for own in comm.allgather(wrong) for w in own]
+
+
+def nested(comm: Any) -> list[str]:
+    """A scan that calls collectives in the step of one, and `jit` around them."""
+
+    def loss(u: Any, s: Any) -> Any:
+        def outer(carry: Any, x: Any) -> Any:
+            def inner(v: Any, _: Any) -> Any:
+                mean = allreduce_sum(np.sum(v), comm) / (4 * comm.size)
+                return v - 0.1 * s * (v - mean) * x, None
+
+            v, _ = bs.scan(inner, np.sin(carry), length=3)
+            return bs.jit(lambda v: v + 0.01 * allreduce_sum(v, comm))(v), allreduce_max(v, comm)
+
+        u, y = bs.scan(outer, u, np.linspace(0.5, 1.0, 4))
+        return allreduce_sum(np.sum(u**2), comm) + np.sum(y**2)
+
+    def whole(u: Any, s: Any) -> Any:
+        """The same with one dimension for the ranks."""
+
+        def outer(carry: Any, x: Any) -> Any:
+            def inner(v: Any, _: Any) -> Any:
+                return v - 0.1 * s * (v - np.mean(v)) * x, None
+
+            v, _ = bs.scan(inner, np.sin(carry), length=3)
+            return v + 0.01 * np.sum(v, axis=0), np.max(v, axis=0)
+
+        u, y = bs.scan(outer, u, np.linspace(0.5, 1.0, 4))
+        return np.sum(u**2) + np.sum(y**2)
+
+    values = np.cos(np.arange(4.0 * comm.size)).reshape(comm.size, 4)
+    args, dots = (values, 1.3), (np.sin(values), 0.4)
+    own = [(a[comm.rank], b) for a, b in (args, dots)]
+    gradient, product = bs.hvp(whole, args, dots)
+    found = bs.hvp(loss, *own, placement=("varying", "replicated"))
+    wrong = []
+    for (a, b), (c, d) in zip(found, (gradient, product), strict=True):
+        is_right = np.allclose(a, c[comm.rank], rtol=1e-12) and np.isclose(b, d, rtol=1e-12)
+        wrong += [] if is_right else [f"rank {comm.rank}: {a}, {b} instead of {c}, {d}"]
+    return [w for own in comm.allgather(wrong) for w in own]
+
+
 def noticed(comm: Any) -> list[str]:
     """A halo whose addition is dropped, or whose order is another one, is noticed."""
     whole, wrong = HaloExchange.transposed, []

@@ -48,7 +48,18 @@ def test_every_schedule_has_the_same_bits(run_program, ranks):
     assert_right(run_program, ranks, "schedules")
 
 
-@pytest.mark.parametrize("job", ["extrema", "reductions", "noticed", "own_arithmetic"])
+@pytest.mark.parametrize(
+    "job",
+    [
+        "extrema",
+        "reductions",
+        "noticed",
+        "own_arithmetic",
+        "constant_on_one",
+        "ensembles",
+        "nested",
+    ],
+)
 def test_on_three_ranks(run_program, job):
     assert_right(run_program, 3, job)
 

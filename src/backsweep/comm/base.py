@@ -65,6 +65,9 @@ class AbstractComm(ABC):
     def is_root(self) -> bool:
         return self.rank == 0
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(rank {self.rank} of {self.size})"
+
     @abstractmethod
     def broadcast(self, value: Any) -> Any:
         """The root's value on every rank. Collective: every rank must call."""

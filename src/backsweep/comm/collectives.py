@@ -1,7 +1,8 @@
 """What all ranks do together with arrays of their own, at once or as part of a traced function.
 
-A traced array has a method ``__collective__``, which records the call; on plain arrays it is done
-at once. Whatever is recorded is done by the functions of `WORK`.
+While a function is traced each call is recorded, also of a plain array: else one rank might send
+what another one records. Outside it is done at once, by the functions of `WORK`, as what was
+recorded is.
 """
 
 from __future__ import annotations
@@ -207,11 +208,16 @@ def _reduced(name: str, array: Any, comm: AbstractComm | None, kinds: str) -> An
 
 
 def _do(name: str, array: Any, **params: Any) -> Any:
-    record = getattr(array, "__collective__", None)
-    if record is not None:
-        return record(name, params)
+    for record in RECORDERS:
+        recorded = record(name, array, params)
+        if recorded is not None:
+            return recorded
     result = WORK[name](params, np.asarray(array))
     return result[()] if np.ndim(result) == 0 else result
+
+
+RECORDERS: list[Callable[[str, Any, Any], Any]] = []
+"""Asked for each call; None means that nothing is recorded now."""
 
 
 def _check_last(name: str, array: Any, wanted: tuple[int, ...], what: str) -> None:

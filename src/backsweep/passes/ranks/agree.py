@@ -125,6 +125,8 @@ class _Replicated:
             for k, v in sorted(eqn.params.items())
             if k not in _HIDDEN and (k == "length" or not is_control)
         )
+        if eqn.primitive.takes == "varying":  # whatever a rank gives
+            return f"{eqn.primitive.name}[{shown}]"
         atoms = [text for a in eqn.inputs if (text := self._atom(a)) != "~" or not is_control]
         return f"{eqn.primitive.name}[{shown}] {' '.join(atoms)}"
 

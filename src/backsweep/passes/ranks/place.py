@@ -160,9 +160,8 @@ class _Placer:
             raise refused(
                 eqn, ": its operand is not the same on all ranks; pass it through broadcast first"
             )
-        outputs = tuple(
-            Var(_placed(v, primitive.gives if given else None), v.name) for v in eqn.outputs
-        )
+        # Of a constant, too: other ranks may not have one.
+        outputs = tuple(Var(_placed(v, primitive.gives), v.name) for v in eqn.outputs)
         self._append(eqn, (x,), outputs)
         return outputs
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from backsweep.primitives import REGISTRY
-from backsweep.trace.array import METHODS, TracedArray, wrap
+from backsweep.trace.array import METHODS, TracedArray
 from backsweep.trace.functions.common import handles
-from backsweep.trace.tracing import require_trace, trace_error
+from backsweep.trace.tracing import trace_error
 from backsweep.trace.ufuncs import apply
 
 
@@ -21,12 +20,6 @@ def fill(self: TracedArray, value: Any) -> None:
 @handles(methods=["conj", "conjugate"])
 def conj(self: TracedArray) -> TracedArray:
     return apply(np.conjugate, self)
-
-
-@handles(methods=["__collective__"])
-def collective(self: TracedArray, name: str, params: Any) -> TracedArray:
-    """Record a call of `comm.collectives`."""
-    return wrap(require_trace().emit(REGISTRY[name], self._read(), **params))
 
 
 _REFUSED = {
