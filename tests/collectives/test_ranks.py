@@ -27,7 +27,7 @@ def test_dot_products_of_each_collective(run_program, ranks):
 
 @pytest.mark.parametrize(
     ("ranks", "first", "last"),
-    [(1, 0, 6), (2, 10, 16), (3, 20, 28), more(4, 30, 40), more(3, 100, 400), more(4, 400, 600)],
+    [(1, 0, 4), (2, 10, 15), (3, 20, 25), more(4, 30, 40), more(3, 100, 400), more(4, 400, 600)],
 )
 def test_dot_products_of_random_programs(run_program, ranks, first, last):
     assert_right(run_program, ranks, "products_of_random", first, last)
@@ -67,9 +67,9 @@ def test_on_three_ranks(run_program, job):
 @pytest.mark.parametrize(
     ("job", "ranks", "says"),
     [
-        ("other_operation", 3, "the list of collectives, from number 0 on, is not the same"),
-        ("one_more", 3, "the list of collectives, from number 0 on, is not the same"),
-        ("none_on_one", 2, "the list of collectives, from number 0 on, is not the same"),
+        ("other_operation", 3, "the list of collectives, from number 0 on ("),
+        ("one_more", 3, "the list of collectives, from number 0 on ("),
+        ("none_on_one", 2, "the list of collectives, from number 0 on"),
         ("other_dtype", 2, "allreduce_sum 0 float32[3]"),
         ("other_size", 2, "allreduce_sum 0 float64[4]"),
         ("other_width", 3, "width=(2)"),
@@ -78,7 +78,7 @@ def test_on_three_ranks(run_program, job):
         ("in_a_plain_scan", 2, "the list of collectives"),
         ("other_values", 3, "what is said to be replicated is not the same on all ranks: ranks 1"),
         ("other_cotangents", 2, "what is said to be replicated is not the same on all ranks"),
-        ("other_arithmetic", 2, "what is computed of replicated values"),
+        ("other_arithmetic", 2, "allreduce_sum(np.sum(u), comm) * (comm.rank + 1.0)"),
         ("inactive_on_one", 2, "the list of collectives"),
         ("one_raises", 3, "OSError: the model's file is not there"),
     ],

@@ -117,8 +117,8 @@ class Primitive:
     def result_types(self, params: Params, inputs: Sequence[Type]) -> Any:
         """Of its type rule, with placements: one type, or a tuple of them."""
         found = self.type_rule(params, *inputs)
-        placement = joined_placement(inputs)
-        if placement is None or self.kind == "control":
+        placement = None if self.kind == "control" else joined_placement(inputs)
+        if placement is None:
             return found
         if self.gives is not None:
             placement = self.gives

@@ -90,6 +90,7 @@ class TrajectoryType:
     length: int
 
     shape: tuple[int, ...] = ()
+    placement: None = None
 
     @property
     def is_inexact(self) -> bool:
@@ -104,7 +105,9 @@ Type = ArrayType | TrajectoryType
 
 def joined_placement(types: Sequence[Type]) -> Placement | None:
     """Of what is computed from values on each rank: its own as soon as one of them is."""
-    found = {t.placement for t in types if isinstance(t, ArrayType)}
-    if "varying" in found:
-        return "varying"
-    return "replicated" if "replicated" in found else None
+    found: Placement | None = None
+    for type in types:
+        if type.placement == "varying":
+            return "varying"
+        found = found or type.placement
+    return found

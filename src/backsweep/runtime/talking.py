@@ -13,7 +13,7 @@ import numpy as np
 from backsweep.comm import AbstractComm, require_equal
 from backsweep.comm.collectives import are_kept, kept_exchanges
 from backsweep.ir import ArrayType, Program
-from backsweep.passes.ranks import collectives, communicator, messages
+from backsweep.passes.ranks import Line, collectives, communicator, messages
 from backsweep.trace.tracing import content_checksum
 
 _known: WeakKeyDictionary[Program, bool] = WeakKeyDictionary()
@@ -56,16 +56,17 @@ def together(program: Program, arguments: Sequence[Any]) -> Iterator[None]:
         yield
 
 
-def require_same_lines(comm: AbstractComm, what: str, lines: Iterable[str]) -> None:
-    """Refuse to go on if texts differ between ranks, with the first line that does.
+def require_same_lines(comm: AbstractComm, what: str, lines: Iterable[Line]) -> None:
+    """Refuse to go on if texts differ between ranks, with the first one that does.
 
     Collective: every rank must call.
     """
     own = list(lines)
-    rows = zip_longest(*comm.allgather(own))
+    rows = zip_longest(*comm.allgather([text for text, _ in own]))
     at = next((k for k, row in enumerate(rows) if len(set(row)) > 1), len(own))
-    shown = own[at] if at < len(own) else "nothing more"
-    require_equal(comm, f"{what}, from number {at} on,", shown)
+    text, where = own[at] if at < len(own) else ("nothing more", "")
+    where = f" ({where})" if where else ""
+    require_equal(comm, f"{what}, from number {at} on{where},", text)
 
 
 def require_same_messages(comm: AbstractComm, program: Program) -> None:

@@ -10,6 +10,7 @@ from backsweep.ir import ArrayType, Atom, Equation, Literal, Program, Var
 from backsweep.ir.printer import format_param
 from backsweep.passes.control import cached_with_program, jvp_step
 from backsweep.passes.linearize import vjp_program
+from backsweep.passes.partition.placement import located
 from backsweep.passes.ranks.place import collectives
 from backsweep.primitives.communication import SILENT
 
@@ -41,17 +42,22 @@ def communicator(program: Program) -> AbstractComm | None:
     return found[0] if found else None
 
 
-def messages(program: Program) -> Iterator[str]:
+Line = tuple[str, str]
+"""What is compared, and where the user wrote it."""
+
+
+def messages(program: Program) -> Iterator[Line]:
     """The collectives that running a program makes, in their order; loops are entered once."""
     for eqn in program.equations:
         if eqn.primitive.kind == "communication":
             if eqn.primitive not in SILENT:
-                yield _message(eqn)
+                yield _message(eqn), located(eqn)
             continue
         for held in _run(eqn):
-            inner = list(messages(held))
+            inner = [text for text, _ in messages(held)]
             if inner:
-                yield f"{eqn.primitive.name} of {eqn.params['length']} steps: {'; '.join(inner)}"
+                steps = f"{eqn.primitive.name} of {eqn.params['length']} steps"
+                yield f"{steps}: {'; '.join(inner)}", located(eqn)
 
 
 def _message(eqn: Equation) -> str:
@@ -78,7 +84,7 @@ def _run(eqn: Equation) -> list[Program]:
     return [p["step"]]
 
 
-def replicated_part(program: Program) -> Iterator[str]:
+def replicated_part(program: Program) -> Iterator[Line]:
     """What makes the values that are the same on all ranks. What varies is left out."""
     return _Replicated().lines(program)
 
@@ -88,23 +94,19 @@ class _Replicated:
         self.names: dict[Var, str] = {}
         self.made: dict[Var, Equation] = {}
 
-    def lines(self, program: Program) -> Iterator[str]:
+    def lines(self, program: Program) -> Iterator[Line]:
         for var in program.inputs:
             if _is_replicated(var):
-                yield f"{self._name(var)} {var.type}"
+                yield f"{self._name(var)} {var.type}", ""
         for eqn in program.equations:
             self.made.update(dict.fromkeys(eqn.outputs, eqn))
             kept = [v for v in eqn.outputs if _is_replicated(v)]
             if kept:
-                inner = [
-                    line
-                    for p in eqn.params.values()
-                    if isinstance(p, Program)
-                    for line in _Replicated().lines(p)
-                ]
+                held = (p for p in eqn.params.values() if isinstance(p, Program))
+                inner = [text for p in held for text, _ in _Replicated().lines(p)]
                 left = " ".join(f"{self._name(v)}:{v.type}" for v in kept)
-                yield f"{left} = {self._text(eqn)} {inner or ''}".rstrip()
-        yield f"return {' '.join(map(self._atom, program.outputs))}"
+                yield f"{left} = {self._text(eqn)} {inner or ''}".rstrip(), located(eqn)
+        yield f"return {' '.join(map(self._atom, program.outputs))}", ""
 
     def _name(self, var: Var) -> str:
         return self.names.setdefault(var, f"v{len(self.names)}")
@@ -114,7 +116,7 @@ class _Replicated:
             return f"{atom.type} {atom.value.item()!r}"
         if _is_replicated(atom):
             return self._name(atom)
-        if atom.type.placement == "varying" or atom not in self.made:  # type: ignore[union-attr]
+        if atom.type.placement == "varying" or atom not in self.made:
             return "~"
         return f"({self._text(self.made[atom])})"
 
