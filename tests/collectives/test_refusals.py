@@ -269,7 +269,7 @@ def test_a_missing_replicate_is_found(monkeypatch):
     refuses("meet without a replicate", loss, U, 2.0, placement=(V, R), error=ProgramError)
 
 
-def test_a_program_says_its_placements():
+def test_a_program_says_its_placements(monkeypatch):
     text = []
 
     def seen(program, *args):
@@ -277,12 +277,7 @@ def test_a_program_says_its_placements():
         text.append(str(placed))
         return placed
 
-    import backsweep.api.placed as api
-
-    api.place, whole = seen, api.place
-    try:
-        bs.grad(lambda u, s: allreduce_sum(np.sum(u * s)), placement=(V, R))(U, 2.0)
-    finally:
-        api.place = whole
+    monkeypatch.setattr("backsweep.api.placed.place", seen)
+    bs.grad(lambda u, s: allreduce_sum(np.sum(u * s)), placement=(V, R))(U, 2.0)
     assert "f64[10] varying" in text[0] and "f64[] replicated" in text[0]
     assert "replicate[" in text[0]

@@ -6,7 +6,7 @@ the cotangents of all ranks up: without it each rank would have a part of the gr
 outside of time loops: a scan gets a varying twin of a replicated constant beside it, so that a
 gradient is reduced once. Only what the loop itself carries as replicated is reduced in each step.
 
-Where the types are after JAX's replicated and varying (JEP 17111).
+After JAX's replicated and varying values in types (JEP 17111).
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class _Placer:
 
     def _is_copied(self, eqn: Equation, atom: Var) -> bool:
         """Whether it is better to compute a value from varying copies than to copy it."""
-        if eqn.primitive.kind in ("control", "communication"):
+        if eqn.primitive.kind in ("control", "call", "communication"):  # dear, or a user's own
             return False
         n_bytes = sum(a.type.nbytes for a in set(eqn.inputs) if isinstance(a.type, ArrayType))
         return atom in self.free or n_bytes < atom.type.nbytes  # type: ignore[union-attr]
@@ -230,8 +230,8 @@ class _Placer:
         while True:
             placer = _Placer(self.comm)
             placed = placer.run(step, given, fixed, given[a:c])
-            found = [_placement(o) for o in placed.outputs[: shape.n_carry]]
-            grown = [_widened(x, y) for x, y in zip(given[a:c], found, strict=True)]
+            pairs = zip(placer.inputs[a:c], placed.outputs, strict=False)
+            grown = [joined_placement([v.type, o.type]) for v, o in pairs]
             if grown == given[a:c]:
                 break
             given[a:c] = grown
@@ -295,12 +295,6 @@ def _placement(atom: Atom) -> Placement | None:
 def _placed(var: Var, placement: Placement | None) -> ArrayType:
     assert isinstance(var.type, ArrayType)
     return var.type.placed(placement)
-
-
-def _widened(one: Placement | None, other: Placement | None) -> Placement | None:
-    if "varying" in (one, other):
-        return "varying"
-    return one or other
 
 
 def _numbered(program: Program, first: list[int] | None = None) -> Program:
