@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import numpy as np
+from external_steps import Burgers, traced_burgers
 
 import backsweep as bs
 from backsweep.comm import Decomposition, HaloExchange, allreduce_max, allreduce_sum, halo_exchange
@@ -296,6 +297,37 @@ def nested(comm: Any) -> list[str]:
         is_right = np.allclose(a, c[comm.rank], rtol=1e-12) and np.isclose(b, d, rtol=1e-12)
         wrong += [] if is_right else [f"rank {comm.rank}: {a}, {b} instead of {c}, {d}"]
     return [w for own in comm.allgather(wrong) for w in own]
+
+
+def own_steps(comm: Any) -> list[str]:
+    """A step that brings its own reverse, among collectives."""
+    start, wavelet = np.sin(np.arange(20.0) * (1 + comm.rank) / 7), np.linspace(0, 1, 6)
+
+    def loss_of(make: Any) -> Any:
+        def loss(nu: Any, w: Any, u: Any) -> Any:
+            step = make(nu)
+
+            def talking(carry: Any, x: Any) -> Any:
+                new, y = step(carry, x)
+                return new + 0.001 * allreduce_sum(new, comm), y
+
+            a, y = bs.scan(step, u, w)
+            b, z = bs.scan(talking, u, w)
+            return allreduce_sum(np.sum(a**2) + np.sum(y**2) + np.sum(a * b) + np.sum(z**3), comm)
+
+        return loss
+
+    made = (
+        lambda nu: bs.external_step(Burgers(), consts={"nu": nu}, y_like=np.zeros(3)),
+        traced_burgers,
+    )
+    placement = ("replicated", "replicated", "varying")
+    found, expected = (
+        bs.grad(loss_of(make), (0, 1, 2), placement=placement)(0.1, wavelet, start) for make in made
+    )
+    pairs = zip(found, expected, strict=True)
+    is_right = all(np.allclose(a, b, rtol=1e-12, atol=1e-13) for a, b in pairs)
+    return [] if all(comm.allgather(is_right)) else ["another gradient"]
 
 
 def noticed(comm: Any) -> list[str]:

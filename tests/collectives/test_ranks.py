@@ -58,6 +58,7 @@ def test_every_schedule_has_the_same_bits(run_program, ranks):
         "constant_on_one",
         "ensembles",
         "nested",
+        "own_steps",
     ],
 )
 def test_on_three_ranks(run_program, job):
