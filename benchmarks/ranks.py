@@ -87,12 +87,15 @@ def _gradient(decomposition: object) -> Callable[[], object]:
 
 
 def make_by_hand() -> Callable[[], object]:
-    """100 steps forward of the same stencil on rows of a grid, ghosts by Sendrecv."""
+    """The gradient by hand, on rows of the grid, ghosts by Sendrecv."""
     from mpi4py import MPI
 
     from benchmarks.baselines.acoustic_mpi import AcousticMPI
 
-    return AcousticMPI(_problem(), MPI.COMM_WORLD).forward
+    problem = _problem()
+    observed = np.zeros((problem.n_steps, problem.n_receivers), np.float32)
+    by_hand = AcousticMPI(problem, MPI.COMM_WORLD)
+    return lambda: by_hand.value_and_grad(observed)
 
 
 def measure(work: str) -> float:
@@ -121,6 +124,7 @@ def measure_rows(arguments: argparse.Namespace) -> Iterator[Row]:
     for name, base, goal in (
         ("2 ranks", "1 rank, 2 threads", 1.15),
         ("1 rank, 2 threads, as one block", "1 rank, 2 threads", 1.05),
+        ("2 ranks", "by hand, 2 ranks", 1.2),
     ):
         pair = {key: seconds[key] for key in (name, base)}
         row = Row(WORK, f"{name} / {base}", seconds[name] / seconds[base], goal, seconds=pair)
@@ -128,7 +132,7 @@ def measure_rows(arguments: argparse.Namespace) -> Iterator[Row]:
         yield row
     speedup = seconds["1 x 1"] / seconds["2 ranks"]
     by_hand = seconds["by hand, 1 x 1"] / seconds["by hand, 2 ranks"]
-    remark = f"speed-ups on two ranks: by hand, forward, {by_hand:.2f}; backsweep {speedup:.2f}"
+    remark = f"speed-ups on two ranks: by hand {by_hand:.2f}; backsweep {speedup:.2f}"
     row = Row(WORK, "speed-up by hand / backsweep", by_hand / speedup, 1.05, remark=remark)
     print(row, flush=True)
     yield row

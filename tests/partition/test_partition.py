@@ -7,6 +7,7 @@ import pytest
 
 import backsweep as bs
 from backsweep.comm import Decomposition, serial
+from backsweep.comm.base import SerialComm
 from backsweep.errors import DecompositionError, RecordError
 from partition import losses, points
 from partition.comparing import GRID
@@ -55,6 +56,21 @@ def test_a_grid_that_no_array_has_is_refused():
     misfit, args = losses.final_field(GRID)
     with pytest.raises(DecompositionError, match=r"grid, \(9, 9\); their shapes are \(13, 11\)"):
         bs.value_and_grad(misfit, decomposition=cut((9, 9)))(*args)
+
+
+@pytest.mark.compiles
+def test_a_collective_that_fails_in_compiled_code_says_why(monkeypatch):
+    def fails(self, array, op="sum"):
+        raise ValueError("no luck")
+
+    def norm(u0):
+        return bs.scan(lambda u, _: (u / np.sum(u**2), None), u0, length=3)[0][2, 3]
+
+    gradient = bs.grad(norm, decomposition=cut())
+    gradient(field(GRID))
+    monkeypatch.setattr(SerialComm, "allreduce", fails)
+    with pytest.raises(ValueError, match="no luck"):
+        gradient(field(GRID))
 
 
 def test_the_adjoint_of_blocks_is_not_recorded_as_that_of_the_grid(tmp_path):

@@ -24,6 +24,9 @@ from backsweep.runtime.report import Report
 from backsweep.runtime.together import Blocks
 from backsweep.trace.tracing import active_trace, content_checksum
 
+MAX_REMEMBERED = 32
+"""Programs that are cut, per decomposition."""
+
 
 def run_in_blocks(
     program: Program,
@@ -60,10 +63,11 @@ def run_in_blocks(
             "function that is traced itself"
         )
     comm = decomposition.comm
-    require_equal(comm, "the traced program", program_hash(program))
+    digest = program_hash(program)
+    require_equal(comm, "the traced program", digest)
     require_equal(comm, "the decomposition", repr(decomposition))
     require_equal(comm, "what its inputs are given", _digest(program, values))
-    local = cut(program, values, decomposition)
+    local = _known_cut(program, digest, values, decomposition)
     arguments = []
     for var, value, box in zip(program.inputs, values, local.boxes, strict=True):
         if isinstance(value, BlockedArray) and value.is_held:
@@ -95,9 +99,28 @@ def cut(program: Program, values: Sequence[Any], decomposition: Decomposition) -
     """
     known: dict[Var, np.ndarray] = {}
     for var, value in zip(program.inputs, values, strict=True):
-        if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
+        if _is_index(value):
             known[var] = value
     return partition(program, decomposition, known, decomposition.comm.rank)
+
+
+def _known_cut(
+    program: Program, digest: str, values: Sequence[Any], decomposition: Decomposition
+) -> Local:
+    """As `cut`, remembered: all ranks ask for the same programs in the same order."""
+    indices = tuple(v.tobytes() for v in values if _is_index(v))
+    known = decomposition.programs
+    key = digest, indices
+    if key not in known:
+        known[key] = cut(program, values, decomposition)
+        if len(known) > MAX_REMEMBERED:
+            known.popitem(last=False)
+    known.move_to_end(key)
+    return known[key]
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind in "iu"
 
 
 def _digest(program: Program, values: Sequence[Any]) -> str:

@@ -7,17 +7,21 @@ is where its index 0 lies in the kernel's loops.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import Literal as Choice
 
 from backsweep.codegen.plan import Analysis, has_wide_step, root_domain
 from backsweep.ir import Equation, Var
 from backsweep.primitives import index as ix
 from backsweep.primitives import shape as sh
-from backsweep.primitives.access import OPAQUE, PATCHES, Access, is_memory_reshape, is_short_sum
+from backsweep.primitives.access import PATCHES, Access, is_memory_reshape, is_opaque, is_short_sum
 
 RootKind = Choice["store", "sum", "sum_all", "strided"]
 MAX_ROOTS = 24
 """Values that one kernel computes: beyond it registers spill and compilation slows down."""
+
+MIN_SHARE = 0.9
+"""Of the extents of a loop that a gradient must fill to be added up in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ def group(analysis: Analysis, accumulated: frozenset[Var]) -> list[Phase]:
                 made_in[var] = made_in.get(eqn.inputs[0], -1)  # type: ignore[arg-type]
             elif name in PATCHES:
                 _place_patch(analysis, eqn, phases, made_in)
-            elif name in OPAQUE:
+            elif is_opaque(eqn):
                 phases.append(SerialPhase(eqn))
                 made_in[var] = len(phases) - 1
             else:
@@ -147,6 +151,13 @@ def _place_root(
     made_in[var] = len(phases) - 1
 
 
+def _fits(domain: tuple[int, ...], other: tuple[int, ...], kind: RootKind) -> bool:
+    """Whether a root may share the loops of another one; what is added up may be smaller."""
+    if kind != "strided" or len(domain) != len(other):
+        return domain == other
+    return all(MIN_SHARE * n <= d <= n for d, n in zip(domain, other, strict=True))
+
+
 def _origin_in(
     phase: KernelPhase, kind: RootKind, domain: tuple[int, ...], loads: set[tuple[Var, Access]]
 ) -> tuple[int, ...] | None:
@@ -170,10 +181,10 @@ def _origin_in(
             return None
         origin = wanted
     if origin is None:
-        same_shape = [r for r in phase.roots if r.domain == domain]
-        if not same_shape:
+        fitting = [r for r in phase.roots if _fits(domain, r.domain, kind)]
+        if not fitting:
             return None
-        origin = same_shape[0].origin
+        origin = min(fitting, key=lambda r: prod(r.domain)).origin
     sums_all = kind == "sum_all" or any(r.kind == "sum_all" for r in phase.roots)
     is_plain = not any(origin) and all(
         r.domain == domain and not any(r.origin) for r in phase.roots

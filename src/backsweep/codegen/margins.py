@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from backsweep.ir import ArrayType, Atom, Equation, Program, Var
 from backsweep.primitives import index as ix
-from backsweep.primitives.access import OPAQUE, PATCHES, is_memory_reshape
+from backsweep.primitives.access import PATCHES, is_memory_reshape, is_opaque
 from backsweep.primitives.gather import is_patch
 
 Margins = tuple[tuple[int, int], ...]
@@ -89,12 +89,11 @@ def _overhang(pad: Equation) -> list[tuple[int, int]]:
 
 def _needs_plain(eqn: Equation) -> tuple[Atom, ...]:
     """Operands and results that must lie in memory without gaps."""
-    name = eqn.primitive.name
-    if name in OPAQUE:
+    if is_opaque(eqn):
         return (*eqn.inputs, *eqn.outputs)
     if is_memory_reshape(eqn):
         return eqn.inputs
-    if name in PATCHES:
+    if eqn.primitive.name in PATCHES:
         partial = len(eqn.inputs) - 2 < len(eqn.inputs[0].type.shape)
         return eqn.inputs if partial else eqn.inputs[1:]
     return ()

@@ -16,12 +16,12 @@ from backsweep.primitives import gather as ga
 from backsweep.primitives import index as ix
 from backsweep.primitives import shape as sh
 from backsweep.primitives.access import (
-    OPAQUE,
     PATCHES,
     Access,
     identity,
     input_accesses,
     is_memory_reshape,
+    is_opaque,
     is_short_sum,
 )
 from backsweep.primitives.ops import cost_of
@@ -122,7 +122,7 @@ def _needed_in_memory(program: Program) -> set[Var]:
     for eqn in program.equations:
         operands = [a for a in eqn.inputs if isinstance(a, Var)]
         primitive = eqn.primitive
-        if primitive.name in OPAQUE:
+        if is_opaque(eqn):
             stored.update(operands + list(eqn.outputs))
         elif primitive.name in PATCHES:
             stored.update([*operands, *eqn.outputs])

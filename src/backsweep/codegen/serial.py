@@ -8,24 +8,38 @@ import numpy as np
 
 from backsweep.codegen.buffers import Buffer
 from backsweep.codegen.numba_source import Lines, real_view
+from backsweep.codegen.step import LoweredSerial
 from backsweep.ir import Equation, Var
 
 
-def write_serial(eqn: Equation, name: str, buffers: Mapping[Var, Buffer]) -> tuple[str, list[int]]:
+def write_serial(
+    phase: LoweredSerial, name: str, buffers: Mapping[Var, Buffer]
+) -> tuple[str, list[int]]:
     """The function's text and the numbers of the buffers that it takes."""
+    eqn, slot = phase.equation, phase.slot
     out = buffers[eqn.outputs[0]]
     operands = [buffers[a] for a in eqn.inputs if isinstance(a, Var)]
     if len(operands) != len(eqn.inputs):
         raise AssertionError("operands of serial operations are stored")
-    used = {b.number: b for b in (out, *operands)}
+    used = {b.number: b for b in (out, *operands, *([slot] if slot is not None else []))}
     lines = Lines()
     names = "".join(f", {b.name}_" for _, b in sorted(used.items()))
     lines.add("@njit(nogil=True, error_model='numpy')")
     lines.indent(f"def {name}(P64_, P32_{names}):")
     for _, b in sorted(used.items()):
         lines.add(f"{b.name} = {real_view(b.dtype)}({b.name}_)")
-    _WRITERS[eqn.primitive.name](lines, eqn, out, operands)
+    if slot is not None:
+        _ask(lines, slot, out, operands)
+    else:
+        _WRITERS[eqn.primitive.name](lines, eqn, out, operands)
     return "\n".join(lines.text) + "\n", sorted(used)
+
+
+def _ask(lines: Lines, slot: Buffer, out: Buffer, operands: list[Buffer]) -> None:
+    """A collective: tells where its operands and its result are, and calls what runs it."""
+    for k, b in enumerate((out, *operands), start=1):
+        lines.add(f"{slot.name}[{k}] = {b.name}_ + {b.offset * b.dtype.itemsize}")
+    lines.add(f"call_back({slot.name}[0])")
 
 
 def _parts(buffer: Buffer) -> int:

@@ -40,6 +40,8 @@ class LoweredKernel:
 class LoweredSerial:
     equation: Equation
     name: str = ""
+    slot: Buffer | None = None
+    """Of a collective: the address of what runs it, those of its result and its operands."""
 
 
 @dataclass
@@ -112,6 +114,8 @@ def lower(
 
 def _lower_inner(eqn: Equation) -> LoweredStep:
     scan, kind = eqn.params["scan"], eqn.primitive
+    if any(e.primitive.kind == "communication" for e in scan.program.equations):
+        raise NotLowerable("a collective in a scan inside a step")
     return lower(scan.program, accumulate=scan.accumulated(kind), rings=scan.rings(kind))
 
 
@@ -196,7 +200,7 @@ def _lower_once(
             lowered.append(table.scan(eqn, inner[eqn], f"p{number}_{eqn.primitive}"))
             continue
         if isinstance(phase, SerialPhase):
-            lowered.append(LoweredSerial(phase.equation, f"p{number}_{phase.equation.primitive}"))
+            lowered.append(table.serial(phase.equation, f"p{number}_{phase.equation.primitive}"))
             continue
         kernel = make_kernel(phase, analysis, table.buffers, accumulated)
         partials = {r.var: table.partial(kernel, r.var) for r in kernel.sums if r.kind == "sum_all"}
@@ -278,6 +282,13 @@ class _BufferTable:
         type = var.type
         assert isinstance(type, ArrayType)
         return self._scratch("partial", (count,), _wide(type.dtype))
+
+    def serial(self, eqn: Equation, name: str) -> LoweredSerial:
+        """What one thread runs."""
+        if eqn.primitive.kind != "communication":
+            return LoweredSerial(eqn, name)
+        slot = self._scratch("slot", (2 + len(eqn.inputs),), np.dtype(np.int64))
+        return LoweredSerial(eqn, name, slot)
 
     def scan(self, eqn: Equation, inner: LoweredStep, name: str) -> LoweredScan:
         """A scan inside the step, with memory of its own."""

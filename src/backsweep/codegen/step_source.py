@@ -48,7 +48,7 @@ def write_step(step: LoweredStep, name: str, parameters: Parameters) -> StepSour
             functions += [inner.text, write_scan(phase, function, inner.name)]
             calls.scan(phase, function)
         else:
-            text, numbers = write_serial(phase.equation, function, step.buffers)
+            text, numbers = write_serial(phase, function, step.buffers)
             functions.append(text)
             out = step.buffers[phase.equation.outputs[0]].number
             calls.serial(function, numbers, out)

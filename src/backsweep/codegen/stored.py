@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from backsweep.ir import Builder, Equation, Literal, Program, Var
 from backsweep.primitives import elementwise as ew
-from backsweep.primitives.access import OPAQUE, PATCHES, is_memory_reshape
+from backsweep.primitives.access import PATCHES, is_memory_reshape, is_opaque
 from backsweep.primitives.gather import is_patch
 from backsweep.primitives.shape import full
 
@@ -16,7 +16,7 @@ def operands_in_memory(program: Program) -> Program:
     b = Builder()
     b.inputs = list(program.inputs)
     for eqn in program.equations:
-        if eqn.primitive.name in OPAQUE | PATCHES:
+        if eqn.primitive.name in PATCHES or is_opaque(eqn):
             stored = (full(b, a, ()) if isinstance(a, Literal) else a for a in eqn.inputs)
             eqn = eqn.replace_inputs(tuple(stored))
         b.equations.append(eqn)
@@ -50,5 +50,5 @@ def _needs_copy(program: Program, var: Var, adds: bool) -> bool:
 
 
 def _cannot_add(eqn: Equation) -> bool:
-    """Patches and scans store their result; they cannot add it to what is there."""
-    return is_patch(eqn) or eqn.primitive.kind == "control"
+    """Patches, scans and collectives store their result; they cannot add it to what is there."""
+    return is_patch(eqn) or eqn.primitive.kind in ("control", "communication")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -26,8 +27,12 @@ Parts = Sequence[tuple[int, np.ndarray]]
 class Messages(Closing):
     """The same messages sent and received again and again.
 
-    A round is `receive`, `send` for each message by its number, and `wait`.
+    A round is `receive`, `send` for each message by its number, and `wait`; or `start` and `wait`.
     """
+
+    @abstractmethod
+    def start(self) -> None:
+        """Receive and send all messages, into and from their buffers."""
 
     @abstractmethod
     def receive(self, into: Mapping[int, np.ndarray]) -> None:
@@ -65,9 +70,6 @@ class AbstractComm(ABC):
     def is_root(self) -> bool:
         return self.rank == 0
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(rank {self.rank} of {self.size})"
-
     @abstractmethod
     def broadcast(self, value: Any) -> Any:
         """The root's value on every rank. Collective: every rank must call."""
@@ -81,7 +83,12 @@ class AbstractComm(ABC):
 
     def allgather(self, value: Any) -> list[Any]:
         """The values of all ranks in rank order. Collective: every rank must call."""
-        return list(self.broadcast(self.gather(value)))
+        if self.size == 1:
+            return [value]
+        own = np.frombuffer(pickle.dumps(value, protocol=5), np.uint8)
+        sizes = self.join_parts(np.array([own.size], np.int64), [1] * self.size)
+        joined = self.join_parts(own, sizes.tolist())
+        return [pickle.loads(part.data) for part in np.split(joined, np.cumsum(sizes)[:-1])]
 
     @abstractmethod
     def send(self, value: Any, rank: int) -> None:
@@ -201,6 +208,9 @@ class AbstractComm(ABC):
 @final
 class NoMessages(Messages):
     """Those of a rank that talks to no other one."""
+
+    def start(self) -> None:
+        pass
 
     def receive(self, into: Mapping[int, np.ndarray]) -> None:
         pass

@@ -6,6 +6,7 @@ Nothing is sent here: from the shapes alone every rank knows the block of every 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -47,6 +48,8 @@ class Decomposition:
     shape, axes, ranks : tuple of int
     periodic : tuple of bool, one per cut axis
     comm : AbstractComm
+    programs : dict
+        What has been cut in this way, remembered.
 
     Raises
     ------
@@ -60,6 +63,7 @@ class Decomposition:
     periodic: tuple[bool, ...]
     ranks: tuple[int, ...]
     comm: AbstractComm = field(compare=False)
+    programs: OrderedDict[Any, Any] = field(compare=False)
 
     def __init__(
         self,
@@ -88,6 +92,7 @@ class Decomposition:
                 )
             ),
             "comm": comm,
+            "programs": OrderedDict(),
         }.items():
             object.__setattr__(self, name, value)
 

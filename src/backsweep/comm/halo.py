@@ -17,8 +17,9 @@ Known to be suboptimal: long boxes that are not contiguous are packed by NumPy.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import numpy as np
@@ -219,13 +220,52 @@ class HaloExchange(Closing):
         self.start(arrays)
         self.finish(arrays)
 
+    def bound(self, arrays: Sequence[np.ndarray]) -> Callable[[], None]:
+        """The exchange of these arrays, to be called again and again: what is known is prepared.
+
+        Parameters
+        ----------
+        arrays : sequence of ndarray
+            As in `exchange`.
+
+        Returns
+        -------
+        callable
+            Collective.
+        """
+        self._check("exchange", arrays)
+        if self._has_long:
+            return partial(self.exchange, arrays)
+        copies = [
+            [(p.view, arrays[p.field][p.where]) for m in messages for p in m.pieces]
+            for messages in (self._outgoing, self._incoming)
+        ]
+        images = [(arrays[i.field][i.ghost], arrays[i.field][i.owned]) for i in self._images]
+        outgoing, incoming = copies
+        messages, copy = self._forward, np.copyto
+
+        def exchange() -> None:
+            self._begin("exchange")
+            for buffer, cells in outgoing:
+                copy(buffer, cells)
+            messages.start()
+            for ghost, owned in images:
+                copy(ghost, owned)
+            self._end("exchange")
+            messages.wait()
+            for buffer, cells in incoming:
+                copy(cells, buffer)
+
+        return exchange
+
     def start(self, arrays: Sequence[np.ndarray]) -> None:
         """Begin an exchange, to compute in the meantime.
 
         Until `finish` ghost cells must not be read or written, and owned cells that other ranks
         see must not be written: long messages travel from where they lie.
         """
-        self._begin("exchange", arrays)
+        self._check("exchange", arrays)
+        self._begin("exchange")
         self._direct = _contiguous(self._incoming, arrays) if self._has_long else {}
         self._forward.receive(self._direct)
         self._send(self._forward, self._outgoing, arrays)
@@ -271,7 +311,8 @@ class HaloExchange(Closing):
 
     def start_transposed(self, arrays: Sequence[np.ndarray]) -> None:
         """Begin a transposed exchange; until it is finished ghost cells must not be touched."""
-        self._begin("transposed exchange", arrays)
+        self._check("transposed exchange", arrays)
+        self._begin("transposed exchange")
         self._backward.receive({})
         self._send(self._backward, self._incoming, arrays)
 
@@ -298,11 +339,7 @@ class HaloExchange(Closing):
         self._outgoing = self._incoming = ()
         self._additions_before = self._additions_after = ()
 
-    def _begin(self, what: str, arrays: Sequence[np.ndarray]) -> None:
-        if not self._is_open:
-            raise CommError(f"{what}: these buffers are closed; make a new HaloExchange")
-        if self._in_flight:
-            raise CommError(f"{what}: the {self._in_flight} before it is not finished")
+    def _check(self, what: str, arrays: Sequence[np.ndarray]) -> None:
         if len(arrays) != len(self.shapes):
             raise CommError(f"{what}: {len(arrays)} arrays for {len(self.shapes)} fields")
         for array, shape, dtype in zip(arrays, self.shapes, self.dtypes, strict=True):
@@ -313,6 +350,12 @@ class HaloExchange(Closing):
                 raise CommError(
                     f"{what}: field {i} is {found[i]}, but its layout was declared as {declared[i]}"
                 )
+
+    def _begin(self, what: str) -> None:
+        if not self._is_open:
+            raise CommError(f"{what}: these buffers are closed; make a new HaloExchange")
+        if self._in_flight:
+            raise CommError(f"{what}: the {self._in_flight} before it is not finished")
         self._in_flight = what
 
     def _end(self, what: str) -> None:

@@ -183,12 +183,17 @@ class MPIMessages(Messages):
         self._receives = [
             comm._comm.Recv_init([buffer, MPI.BYTE], rank, tag) for rank, buffer in to_receive
         ]
+        self._all = [*self._receives, *self._sends]
         self._active: list[MPI.Request] = []
         self._receiving: list[MPI.Request] = []  # those of them without a buffer
         # Before MPI ends, also if nobody closes.
         self._finalizer = weakref.finalize(
             self, _free, self._sends, self._receives, self._active, self._receiving
         )
+
+    def start(self) -> None:
+        MPI.Prequest.Startall(self._all)
+        self._active += self._all
 
     def receive(self, into: Mapping[int, np.ndarray]) -> None:
         if not into:

@@ -7,12 +7,14 @@ array and one output fewer. f(0) = 0, so this may begin from a zero cotangent.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from backsweep.ir import Atom, Builder, Equation, Literal, Program, Var
 from backsweep.ir.builder import look_up
 from backsweep.passes.simplify import simplify
 from backsweep.primitives import gather as ga
+from backsweep.primitives import index as ix
 from backsweep.primitives import shape as sh
 
 PATCHES = (ga.scatter, ga.scatter_add)
@@ -38,18 +40,27 @@ class Delayed:
     recover: dict[int, Program]
 
 
-def delay(program: Program, n_consts: int, n_before: int, n_bars: int, first_out: int) -> Delayed:
+def delay(
+    program: Program,
+    n_consts: int,
+    n_before: int,
+    n_bars: int,
+    first_out: int,
+    stored: Collection[int] = (),
+) -> Delayed:
     """Find and delay cotangents.
 
     Inputs `n_before ... n_before + n_bars` are the carry's cotangents, outputs
     `first_out ... first_out + n_bars` the new ones; the first `n_consts` inputs are constant.
+    Bars that are to be `stored` are not delayed.
     """
     bars = program.inputs[n_before : n_before + n_bars]
     definitions = {v: e for e in program.equations for v in e.outputs}
     found: dict[int, tuple[int, Var]] = {}
+    consts = set(program.inputs[:n_consts])
     for k in range(n_bars):
         out = program.outputs[first_out + k]
-        leaves = _leaves(out, definitions, set(program.inputs[:n_consts]))
+        leaves = None if k in stored else _leaves(out, definitions, consts)
         if leaves is None or len(leaves) != 1 or not isinstance(out, Var):
             continue
         source = leaves.pop()
@@ -64,13 +75,24 @@ def delay(program: Program, n_consts: int, n_before: int, n_bars: int, first_out
     return _rewrite(program, definitions, found, n_consts, n_before, first_out)
 
 
-def _leaves(atom: Atom, definitions: dict[Var, Equation], consts: set[Var]) -> set[Var] | None:
-    """The values below an elementwise expression that are not constant."""
+def _leaves(
+    atom: Atom, definitions: dict[Var, Equation], consts: set[Var], at: tuple[int, ...] = ()
+) -> set[Var] | None:
+    """The values below an elementwise expression that are not constant.
+
+    It may be of a part of an array, with zeros around it: element `at` of the value below is the
+    first one, which must be in its place again where that value is reached.
+    """
     if isinstance(atom, Literal) or atom in consts:
         return set()
     eqn = definitions.get(atom)
     if eqn is None or eqn.primitive in PATCHES:
-        return {atom}
+        return None if any(at) else {atom}
+    if eqn.primitive in (ix.slice_, ix.pad) and all(s == 1 for s in eqn.params["steps"]):
+        sign = 1 if eqn.primitive is ix.slice_ else -1
+        starts = tuple(sign * s for s in eqn.params["starts"])
+        moved = tuple(a + s for a, s in zip(at or (0,) * len(starts), starts, strict=True))
+        return _leaves(eqn.inputs[0], definitions, consts, moved)
     if eqn.primitive.kind == "control":  # too dear to be computed where it is read
         return None
     if eqn.primitive.kind != "elementwise" and eqn.primitive is not sh.broadcast:
@@ -78,7 +100,7 @@ def _leaves(atom: Atom, definitions: dict[Var, Equation], consts: set[Var]) -> s
         return set() if eqn.inputs and all(i == set() for i in inner) else None
     result: set[Var] = set()
     for a in eqn.inputs:
-        below = _leaves(a, definitions, consts)
+        below = _leaves(a, definitions, consts, () if eqn.primitive is sh.broadcast else at)
         if below is None:
             return None
         result |= below

@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backsweep.ir import ArrayType, Atom, Equation, Literal, Program, Var
-from backsweep.primitives.access import OPAQUE, PATCHES, identity, input_accesses, is_memory_reshape
+from backsweep.primitives.access import (
+    PATCHES,
+    identity,
+    input_accesses,
+    is_memory_reshape,
+    is_opaque,
+)
 
 Ranges = tuple[tuple[int, int], ...]
 
@@ -48,7 +54,7 @@ def read_ranges(eqn: Equation, ranges: Ranges) -> list[Ranges | None]:
     if name == "cumsum":
         axis = eqn.params["axis"]
         return [(*ranges[:axis], (0, types[0].shape[axis]), *ranges[axis + 1 :])]
-    if name in (OPAQUE | PATCHES) or eqn.primitive.kind == "control":
+    if name in PATCHES or is_opaque(eqn) or eqn.primitive.kind == "control":
         return [whole(t) if isinstance(t, ArrayType) else None for t in types]
     if is_memory_reshape(eqn):
         return [whole(types[0])]  # type: ignore[arg-type]

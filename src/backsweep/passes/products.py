@@ -12,10 +12,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from backsweep.ir import ArrayType, Atom, Builder, Equation, Literal, Program, Var
+from backsweep.comm.boxes import Box, box_shape
+from backsweep.ir import ArrayType, Atom, Builder, Equation, Literal, Program, Var, evaluate
 from backsweep.passes.delay import PATCHES
 from backsweep.passes.simplify import simplify
 from backsweep.primitives import elementwise as ew
@@ -29,10 +32,49 @@ MAX_PRODUCTS = 8
 
 @dataclass(frozen=True)
 class Product:
-    """Elementwise in one cotangent: `function` maps (consts, bar) to it."""
+    """What is computed element by element from a region of one cotangent.
+
+    Attributes
+    ----------
+    bar : int
+    region : Box
+        Of the cotangent.
+    on : callable
+        Extents -> the program (consts, cotangent) -> product, for a part of the region.
+    """
 
     bar: int
-    function: Program
+    region: Box
+    on: Callable[[tuple[int, ...]], Program]
+
+    def writer(self, consts: Sequence[Any], box: Box) -> Callable[[np.ndarray, np.ndarray], None]:
+        """Writes the part of a product that belongs to a box of its cotangent.
+
+        Parameters
+        ----------
+        consts : sequence of array_like
+        box : Box
+
+        Returns
+        -------
+        callable
+            (cotangent, product), both whole.
+        """
+        part = tuple(
+            (max(a, lo), max(a, lo, min(b, hi)))
+            for (a, b), (lo, hi) in zip(box, self.region, strict=True)
+        )
+        source = tuple(slice(a, b) for a, b in part)
+        target = tuple(
+            slice(a - lo, b - lo) for (a, b), (lo, _) in zip(part, self.region, strict=True)
+        )
+        shape, program = box_shape(self.region), self.on(box_shape(part))
+        own = [c[target] if np.shape(c) == shape else c for c in consts]
+
+        def write(bar: np.ndarray, product: np.ndarray) -> None:
+            product[target] = evaluate(program, [*own, bar[source]])[0]
+
+        return write
 
 
 @dataclass(frozen=True)
@@ -51,6 +93,11 @@ class _Found:
         if self.region is None:
             return (0,) * len(_shape(self.w))
         return tuple(self.region.params["starts"])
+
+    @property
+    def span(self) -> Box:
+        """Of the cotangent."""
+        return tuple((a, a + n) for a, n in zip(self.starts, _shape(self.w), strict=True))
 
 
 def _shape(atom: Atom) -> tuple[int, ...]:
@@ -93,8 +140,9 @@ def carry_products(
     split = first_out + len(heads)
     old = [env.get(a, a) for a in program.outputs]
     built = b.build([*old[:split], *new, *old[split:]], program.name)
-    functions = tuple(Product(f.bar, _function(program, search, f, n_consts)) for f in found)
-    return _sums_last(simplify(built), first_out), functions
+    consts = program.inputs[:n_consts]
+    products = tuple(Product(f.bar, f.span, partial(_part, search, f, consts)) for f in found)
+    return _sums_last(simplify(built), first_out), products
 
 
 class _Search:
@@ -220,12 +268,17 @@ def _clipped(b: Builder, index: Atom, start: int, n: int) -> Atom:
     return b(ew.select, b(ew.gt, low, high), high, low)
 
 
-def _function(program: Program, search: _Search, f: _Found, n_consts: int) -> Program:
+def _part(search: _Search, f: _Found, consts: Sequence[Var], extents: tuple[int, ...]) -> Program:
+    """A part of w from the same part of its region; constants of its shape are cut as well."""
     b = Builder()
-    consts = {v: b.input(v.type, v.name) for v in program.inputs[:n_consts]}
-    bar = b.input(f.s.type, "bar")
-    out = search.replay(b, f.w, _of_region(b, f, bar), lambda c: consts[c])
-    return b.build([out], "product")
+    own = {v: b.input(_cut(v, _shape(f.w), extents), v.name) for v in consts}
+    bar = b.input(f.s.type.with_shape(extents), "bar")  # type: ignore[union-attr]
+    return b.build([search.replay(b, f.w, bar, own.__getitem__)], "product")
+
+
+def _cut(const: Var, shape: tuple[int, ...], extents: tuple[int, ...]) -> Any:
+    is_cut = isinstance(const.type, ArrayType) and const.type.shape == shape
+    return const.type.with_shape(extents) if is_cut else const.type  # type: ignore[union-attr]
 
 
 def _sums_last(program: Program, n_sums: int) -> Program:

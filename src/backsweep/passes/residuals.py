@@ -18,12 +18,12 @@ the budget, states are kept, not fewer residuals.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from backsweep.ir import ArrayType, Atom, Builder, Equation, Program, Var, verify
 from backsweep.ir.builder import look_up
-from backsweep.passes.linearize import Linearized, linearize, transpose_equations
+from backsweep.passes.linearize import linearize, transpose_equations
 from backsweep.passes.mincut import cheapest_keeping
 from backsweep.passes.simplify import eliminate_dead, simplify
 from backsweep.primitives.ops import cost_of
@@ -73,24 +73,79 @@ class ResidualPlan:
         return simplify(b.build(b.inline(self.reverse, tuple(arguments)), "reverse"))
 
 
+@dataclass(frozen=True)
+class Split:
+    """A step and its adjoint, split at the values that the adjoint reads of the step.
+
+    Attributes
+    ----------
+    primal : Program
+        consts, carry, x -> carry, ys, values
+    n_outputs : int
+        Number of carry and ys.
+    active_out : tuple of bool
+        Outputs whose cotangents are given.
+    bars : callable
+        Appends what computes bars of the active inputs, from values and bars of active outputs.
+    """
+
+    primal: Program
+    n_outputs: int
+    active_out: tuple[bool, ...]
+    bars: Callable[[Builder, Sequence[Atom], Sequence[Atom]], list[Atom]]
+
+
+def split_of_step(step: Program, active_in: Sequence[bool]) -> Split:
+    """The split of a step whose adjoint is derived from it."""
+    parts = linearize(step, active_in)
+
+    def bars(b: Builder, values: Sequence[Atom], given: Sequence[Atom]) -> list[Atom]:
+        return transpose_equations(b, parts.tangent, values, given)
+
+    return Split(simplify(parts.primal), parts.n_outputs, parts.active_out, bars)
+
+
+def split_of_pair(step: Program, adjoint: Program, active_out: Sequence[bool]) -> Split:
+    """The split of a step whose adjoint is given: consts, carry, x, bars -> bars."""
+    b = Builder()
+    inputs = tuple(b.input(v.type, v.name) for v in step.inputs)
+    outputs = b.inline(step, inputs)
+    env: dict[Var, Atom] = dict(zip(adjoint.inputs, inputs, strict=False))
+    given = adjoint.inputs[len(inputs) :]
+    linear: dict[Var, None] = dict.fromkeys(given)
+    rest: list[Equation] = []
+    for eqn in adjoint.equations:
+        if any(a in linear for a in eqn.inputs):
+            linear |= dict.fromkeys(eqn.outputs)
+            rest.append(eqn)
+            continue
+        b.source = eqn.source
+        made = b.replay(eqn, tuple(look_up(env, a) for a in eqn.inputs))
+        env.update(zip(eqn.outputs, made, strict=True))
+    read = (a for atoms in (*(e.inputs for e in rest), adjoint.outputs) for a in atoms)
+    values = tuple(dict.fromkeys(a for a in read if isinstance(a, Var) and a not in linear))
+    primal = b.build([*outputs, *(env[v] for v in values)])
+    reverse = Program((*values, *given), tuple(rest), adjoint.outputs)
+
+    def bars(b: Builder, values: Sequence[Atom], given: Sequence[Atom]) -> list[Atom]:
+        return b.inline(reverse, (*values, *given))
+
+    return Split(simplify(primal), len(outputs), tuple(active_out), bars)
+
+
 def plan_residuals(
-    step: Program, n_consts: int, n_carry: int, active_in: Sequence[bool], state_bytes: int
+    parts: Split, n_consts: int, n_carry: int, state_bytes: int
 ) -> ResidualPlan | None:
-    """The split of a step, or None where it is cheaper to keep states.
+    """What is kept of a step, or None where it is cheaper to keep states.
 
     Parameters
     ----------
-    step : Program
-        consts, carry, x -> carry, ys
+    parts : Split
     n_consts, n_carry : int
-    active_in : sequence of bool
-        Inputs whose cotangents are wanted.
     state_bytes : int
         What a step adds to a trajectory of states.
     """
-    parts = linearize(step, active_in)
-    primal = simplify(parts.primal)
-    parts = replace(parts, primal=primal)
+    primal = parts.primal
     carry = primal.inputs[n_consts : n_consts + n_carry]
     available = {v for v in primal.inputs if v not in carry}
     wanted = [a for a in primal.outputs[parts.n_outputs :] if isinstance(a, Var)]
@@ -141,9 +196,7 @@ def _operations(eqn: Equation) -> int:
     return width * max(t.size for t in types)
 
 
-def _reverse_program(
-    parts: Linearized, n_consts: int, n_carry: int, kept: Sequence[Var]
-) -> Program:
+def _reverse_program(parts: Split, n_consts: int, n_carry: int, kept: Sequence[Var]) -> Program:
     b = Builder()
     primal = parts.primal
     given = [b.input(v.type, v.name) for v in primal.inputs]
@@ -157,7 +210,7 @@ def _reverse_program(
     wanted = [look_up(values, a) for a in primal.outputs[parts.n_outputs :]]
     bars = [b.input(a.type, _bar_name(a)) for a in primal.outputs[: parts.n_outputs]]
     active = [bar for bar, is_active in zip(bars, parts.active_out, strict=True) if is_active]
-    outputs = transpose_equations(b, parts.tangent, wanted, active)
+    outputs = parts.bars(b, wanted, active)
     program = simplify(b.build(outputs, "reverse"))
     states = given[n_consts : n_consts + n_carry]
     unused = [bar for bar, is_active in zip(bars, parts.active_out, strict=True) if not is_active]

@@ -16,6 +16,11 @@ OPAQUE = {"reduce_max", "reduce_min", "argmax", "argmin", "cumsum", "inner_scan"
 PATCHES = {"scatter", "scatter_add"}
 
 
+def is_opaque(eqn: Equation) -> bool:
+    """Whether an operation reads and makes whole values in memory."""
+    return eqn.primitive.name in OPAQUE or eqn.primitive.kind == "communication"
+
+
 UNROLLED_SUM = 8
 """Sums over at most this many elements are written out inside the expression."""
 
@@ -117,6 +122,6 @@ def _other_accesses(eqn: Equation, access: Access) -> list[tuple[Atom, Access]]:
     if name == "sum" and is_short_sum(eqn):
         n = ins[0].type.shape[-1]
         return [(ins[0], (*access, Index(-1, 0, k))) for k in range(n)]
-    if name in OPAQUE | PATCHES:
+    if name in PATCHES or is_opaque(eqn):
         return [(x, (zero,) * len(x.type.shape)) for x in ins]
     return [(x, access[: len(x.type.shape)]) for x in ins]

@@ -14,6 +14,17 @@ SKEW = 256
 """Bytes between consecutive arrays: equal offsets modulo a page slow the caches down."""
 
 
+CALL = ctypes.CFUNCTYPE(None)
+"""A Python function that compiled code calls; it must be kept alive."""
+
+
+def address_of(call: Any) -> int:
+    """Of a `CALL`."""
+    found = ctypes.cast(call, ctypes.c_void_p).value
+    assert found is not None
+    return found
+
+
 def round_up(n: int) -> int:
     return -(-n // ALIGNMENT) * ALIGNMENT
 

@@ -25,7 +25,12 @@ from backsweep.ir import Program, program_text, verify
 from backsweep.passes import vjp_program
 from backsweep.passes.delay import Delayed, delay
 from backsweep.passes.products import Product, carry_products
-from backsweep.passes.residuals import ResidualPlan, plan_residuals
+from backsweep.passes.residuals import (
+    ResidualPlan,
+    plan_residuals,
+    split_of_pair,
+    split_of_step,
+)
 from backsweep.primitives.control import ScanShape
 from backsweep.runtime.inner import forward_program, lowerable
 
@@ -229,6 +234,7 @@ def _reversal(
     plan: ResidualPlan | None,
     delays: bool,
     adjoint: Program | None,
+    fetched: tuple[int, ...],
 ) -> _Reversal:
     consts, carry, xs = shape.split_inputs(active_in)
     const_bars, bars = _flags(consts), _flags(carry)
@@ -242,19 +248,16 @@ def _reversal(
         program = vjp_program(step, active_in, active_out, "reverse")
     delayed = Delayed(program, {}, {})
     n_before = shape.n_consts + n_states + n_xs
-    if delays and adjoint is None:
-        delayed = delay(program, shape.n_consts, n_before, len(bars), len(const_bars))
+    if delays:
+        delayed = delay(program, shape.n_consts, n_before, len(bars), len(const_bars), fetched)
     chains = _bar_chains(len(bars), delayed.follows)
-    program = delayed.program
-    products: tuple[Product, ...] = ()
-    if adjoint is None:
-        program, products = carry_products(
-            delayed.program,
-            shape.n_consts,
-            delayed.program.inputs[n_before : n_before + len(bars)],
-            [c.components[0] for c in chains],
-            len(const_bars),
-        )
+    program, products = carry_products(
+        delayed.program,
+        shape.n_consts,
+        delayed.program.inputs[n_before : n_before + len(bars)],
+        [c.components[0] for c in chains],
+        len(const_bars),
+    )
     chains += tuple(Chain((len(bars) + k,)) for k in range(len(products)))
     return _Reversal(
         program, delayed.recover, products, n_states, n_xs, const_bars, bars, _flags(xs), chains
@@ -263,13 +266,22 @@ def _reversal(
 
 @remembered
 def residual_plan(
-    step: Program, shape: ScanShape, active_in: tuple[bool, ...]
+    step: Program,
+    shape: ScanShape,
+    active_in: tuple[bool, ...],
+    active_out: tuple[bool, ...] = (),
+    *,
+    adjoint: Program | None = None,
 ) -> ResidualPlan | None:
     """Residuals instead of states, where they are cheaper."""
     chains = find_chains(step, shape.n_consts, shape.n_carry)
     types = shape.split_inputs(step.in_types)[1]
     state_bytes = sum(types[c.components[0]].nbytes for c in chains)
-    return plan_residuals(step, shape.n_consts, shape.n_carry, active_in, state_bytes)
+    if adjoint is None:
+        parts = split_of_step(step, active_in)
+    else:
+        parts = split_of_pair(step, adjoint, active_out)
+    return plan_residuals(parts, shape.n_consts, shape.n_carry, state_bytes)
 
 
 @remembered
@@ -284,15 +296,17 @@ def compile_reverse(
     delays: bool,
     adjoint: Program | None = None,
     has_ghosts: bool = False,
+    fetched: tuple[int, ...] = (),
 ) -> ReverseSweep:
     """A sweep that reverses, and advances where the schedule does not keep every state.
 
     With a `plan` it reads residuals, which follow the xs, instead of states. `delays` allows
-    cotangents to be handed on instead of being stored; those must begin at 0. With an `adjoint`
-    that is the reverse of the step, as it stands.
+    cotangents to be handed on instead of being stored; those must begin at 0. An `adjoint` is the
+    reverse of the step where that is not to be derived from it. Of the bars that are `fetched`
+    other ranks get parts.
     """
     parameters = Parameters()
-    r = _reversal(step, shape, active_in, active_out, plan, delays, adjoint)
+    r = _reversal(step, shape, active_in, active_out, plan, delays, adjoint, fetched)
     reverse = r.write(shape.n_consts + r.n_states + r.n_xs, parameters)
     chains: tuple[Chain, ...] = ()
     if plan is None:

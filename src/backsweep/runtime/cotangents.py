@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -9,11 +10,12 @@ import numpy as np
 
 from backsweep.codegen.buffers import Buffer
 from backsweep.ir import ArrayType, Program, evaluate
+from backsweep.passes.partition.halo import HaloField
 from backsweep.primitives.control import ScanShape
 from backsweep.runtime.arrays import view, work_array
 from backsweep.runtime.compiled import ReverseSweep
 from backsweep.runtime.driver import Pause
-from backsweep.runtime.ghosts import Layout
+from backsweep.runtime.ghosts import Carried
 from backsweep.runtime.journal import Event, Point
 from backsweep.runtime.sweeper import Sweeper
 from backsweep.runtime.watch import Cotangent
@@ -31,8 +33,10 @@ class Cotangents:
         consts: Any,
         bars: Any,
         end: int,
+        fields: Sequence[HaloField] = (),
     ) -> None:
         self.sweeper, self.compiled, self.shape = sweeper, compiled, shape
+        self.given, self.fields = consts, fields
         self.consts, self.carry, self.xs = shape.split_inputs(step.in_types)
         ys = shape.split_outputs(step.out_types)[1]
         n = shape.length
@@ -81,21 +85,37 @@ class Cotangents:
                 value = np.asarray(bars[k], buffer.dtype)
             else:
                 product = compiled.products[k - len(compiled.bars)]
-                value = evaluate(product.function, [*consts, bars[product.bar]])[0]
+                value = np.empty(buffer.shape, buffer.dtype)
+                bar = np.asarray(bars[product.bar], buffer.dtype)
+                product.writer(consts, tuple((0, m) for m in bar.shape))(bar, value)
             inside(ring[n % size], buffer)[...] = value
             self.rings.append((ring, buffer))
 
-    def arrays(self, n: int) -> list[np.ndarray]:
-        """Cotangents of the carry at step n; views."""
-        return [inside(ring[n % len(ring)], buffer) for ring, buffer in self.rings]
+    def carried(self, n: int) -> Carried:
+        """What lies in the rings at step n."""
+        return self._carried([inside(r[n % len(r)], b) for r, b in self.rings])
 
-    def layouts(self) -> list[Layout]:
-        """How they lie at their addresses."""
+    def carried_at(self, addresses: Sequence[int]) -> Carried:
+        """What lies at the addresses of the rings."""
+        arrays = [
+            inside(view(address, (ring.shape[1],), buffer.dtype), buffer)
+            for address, (ring, buffer) in zip(addresses, self.rings, strict=True)
+        ]
+        return self._carried(arrays)
 
-        def at(address: int, buffer: Buffer, n: int) -> np.ndarray:
-            return inside(view(address, (n,), buffer.dtype), buffer)
-
-        return [partial(at, buffer=b, n=ring.shape[1]) for ring, b in self.rings]
+    def _carried(self, arrays: Sequence[np.ndarray]) -> Carried:
+        """Cotangents, None where one is handed on; their products are made again in ghosts."""
+        n_bars, products = len(self.compiled.bars), self.compiled.products
+        heads = [c.components[0] for c in self.compiled.bar_chains]
+        found = dict(zip(heads, arrays, strict=True))
+        again = [
+            partial(product.writer(self.given, box), found[product.bar], found[n_bars + k])
+            for k, product in enumerate(products)
+            for f in self.fields
+            if f.component == product.bar
+            for box in f.ghost_boxes()
+        ]
+        return Carried([found.get(k) for k in range(n_bars)], again)
 
     @property
     def n_reversed(self) -> int:

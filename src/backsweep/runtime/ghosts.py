@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backsweep.closing import Closing
 from backsweep.comm import AbstractComm, HaloExchange
 from backsweep.passes.partition.halo import Halo, HaloField, made_of_read
+from backsweep.runtime.arrays import CALL, address_of
 from backsweep.runtime.pace import SharedPace
 
 if TYPE_CHECKING:
     from backsweep.runtime.sweeper import Sweeper
 
 
-Layout = Callable[[int], np.ndarray]
-"""An array at an address."""
+@dataclass(frozen=True)
+class Carried:
+    """Local arrays whose ghosts are fetched.
 
-_CALL = ctypes.CFUNCTYPE(None)
+    Attributes
+    ----------
+    arrays : list of ndarray or None
+        By their component; None of what no rank reads beyond its block.
+    again : sequence of callable
+        What depends on ghosts, to be made again after them.
+    """
+
+    arrays: Sequence[np.ndarray | None]
+    again: Sequence[Callable[[], None]] = ()
+
+
+Found = Callable[[tuple[int, ...]], Carried]
+"""The arrays at addresses that compiled code has told."""
+
+MAX_PREPARED = 64
+"""Sets of arrays whose exchange is prepared: rings have a few positions."""
 
 
 class Round:
@@ -48,13 +64,15 @@ class Round:
         self.all = _Exchange(everywhere, comm)
         self.made = _Exchange([fields[k] for k in made], comm)
 
-    def begin(self, arrays: Sequence[np.ndarray]) -> None:
-        """Fetch all ghosts of the first arrays, in place."""
-        self.all(arrays)
+        self.fetched = tuple(fields[k].component for k in made if fields[k].component >= 0)
 
-    def step(self, arrays: Sequence[np.ndarray]) -> None:
-        """Fetch the ghosts of what a step has made, in place; what it handed on has them."""
-        self.made(arrays)
+    def begin(self, carried: Carried) -> None:
+        """Fetch all ghosts of the first arrays, in place."""
+        self.all.bound(carried)()
+
+    def step(self, carried: Carried) -> Callable[[], None]:
+        """What fetches the ghosts of arrays that a step has made; what it handed on has them."""
+        return self.made.bound(carried)
 
     def close(self) -> None:
         self.all.close()
@@ -77,66 +95,68 @@ class _Exchange:
                 [f.dtype for f in fields],
             )
 
-    def __call__(self, arrays: Sequence[np.ndarray]) -> None:
-        if self.exchange is not None:
-            self.exchange.exchange(
-                [
-                    arrays[f.component] if f.component >= 0 else nothing
-                    for f, nothing in zip(self.fields, self._nothing, strict=True)
-                ]
-            )
+    def bound(self, carried: Carried) -> Callable[[], None]:
+        if self.exchange is None:
+            return lambda: None
+        arrays = [
+            nothing if f.component < 0 else carried.arrays[f.component]
+            for f, nothing in zip(self.fields, self._nothing, strict=True)
+        ]
+        exchange = self.exchange.bound(arrays)  # type: ignore[arg-type]
+
+        def fetch() -> None:
+            exchange()
+            for make in carried.again:
+                make()
+
+        return fetch
 
     def close(self) -> None:
         if self.exchange is not None:
             self.exchange.close()
 
 
-class Ghosts(Closing):
+class Ghosts:
     """Rounds for the states of a scan and for their cotangents. Collective."""
 
     def __init__(self, halo: Halo) -> None:
         self.comm = halo.comm
         self.states = Round(halo.states, halo.comm)
         self.bars = Round(halo.bars, halo.comm)
-        self.error: BaseException | None = None
 
-    def serve(self, sweeper: Sweeper, layouts: Mapping[str, Sequence[Layout]]) -> None:
+    def serve(self, sweeper: Sweeper, served: Mapping[str, tuple[int, Found]]) -> None:
         """Let compiled code fetch ghosts: it writes addresses of its arrays and calls back.
 
-        From now on the sweep pauses after the same steps as those of the other ranks.
+        `served` has the number of addresses, and what lies there. From now on the sweep pauses
+        after the same steps as those of the other ranks.
         """
         sweeper.pace = SharedPace(sweeper.pace.steps, self.comm)
-        for what, own in layouts.items():
-            made = sweeper.bind(f"{what}_made", np.zeros(max(1, len(own)), np.int64))
-            call = _CALL(self._server(getattr(self, what), made, own))
+        for what, (n, find) in served.items():
+            made = sweeper.bind(f"{what}_made", np.zeros(max(1, n), np.int64))
+            call = CALL(self._server(sweeper, getattr(self, what), made[:n], find))
             sweeper.keep.append(call)
-            address = ctypes.cast(call, ctypes.c_void_p).value
-            assert address is not None
-            sweeper.values[f"fetch_{what}"] = address
-        sweeper.ghosts = self
+            sweeper.values[f"fetch_{what}"] = address_of(call)
 
+    @staticmethod
     def _server(
-        self, round_: Round, made: np.ndarray, layouts: Sequence[Layout]
+        sweeper: Sweeper, round_: Round, made: np.ndarray, find: Found
     ) -> Callable[[], None]:
-        known: dict[tuple[int, ...], list[np.ndarray]] = {}
+        known: dict[tuple[int, ...], Callable[[], None]] = {}
 
         def serve() -> None:
-            if self.error is not None:
+            if sweeper.error is not None:
                 return
             try:
                 key = tuple(made.tolist())
                 if key not in known:
-                    known[key] = [w(a) for w, a in zip(layouts, key, strict=True)]
-                round_.step(known[key])
+                    if len(known) >= MAX_PREPARED:
+                        known.clear()  # a trajectory has each address once
+                    known[key] = round_.step(find(key))
+                known[key]()
             except BaseException as error:  # compiled code cannot raise it
-                self.error = error
+                sweeper.error = error
 
         return serve
-
-    def check(self) -> None:
-        """Raise what has gone wrong in compiled code."""
-        if self.error is not None:
-            raise self.error
 
     def close(self) -> None:
         """Give buffers and requests back."""
@@ -144,7 +164,17 @@ class Ghosts(Closing):
         self.bars.close()
 
 
-def ghosts_of(params: Mapping[str, Any]) -> AbstractContextManager[Ghosts | None]:
-    """Of a scan that is cut into blocks; None of any other."""
+@contextlib.contextmanager
+def ghosts_of(params: Mapping[str, Any]) -> Iterator[Ghosts | None]:
+    """Of a scan that is cut into blocks; None of any other. They are kept for its next run."""
     halo = params.get("halo")
-    return contextlib.nullcontext() if halo is None else Ghosts(halo)
+    if halo is None:
+        yield None
+        return
+    if not halo.kept:
+        halo.kept.append(Ghosts(halo))
+    try:
+        yield halo.kept[0]
+    except BaseException:  # of messages that may still be under way
+        halo.kept.pop().close()
+        raise

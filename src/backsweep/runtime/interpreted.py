@@ -19,7 +19,7 @@ from backsweep.ir import Program
 from backsweep.primitives.control import ScanShape, scan_shape, stacked
 from backsweep.runtime.choose import Choice
 from backsweep.runtime.driver import Driver, Pause
-from backsweep.runtime.ghosts import Ghosts, ghosts_of
+from backsweep.runtime.ghosts import Carried, Ghosts, ghosts_of
 from backsweep.runtime.journal import Event, Point
 from backsweep.runtime.pace import AbstractPace, OwnPace, SharedPace
 from backsweep.runtime.plan import ScanPlan
@@ -93,7 +93,7 @@ class PythonMachine:
         self.previous = self.current
         self.current, y = self.step.advance(n, self.current, [x[n] for x in self.xs])
         if self.ghosts is not None:
-            self.ghosts.states.step(self.current)
+            self.ghosts.states.step(Carried(self.current))()
         self.at = n + 1
         self.n_advances += 1
         if self.sweep is None:
@@ -108,7 +108,7 @@ class PythonMachine:
         state_bar, x_bar, const_bar = self.step.reverse(n, state, x, sweep.state_bar, y_bar)
         sweep.add(n, state_bar, x_bar, const_bar)
         if self.ghosts is not None:
-            self.ghosts.bars.step(sweep.state_bar)
+            self.ghosts.bars.step(Carried(sweep.state_bar))()
 
 
 @dataclass
@@ -144,7 +144,7 @@ def run_scan(params: Any, args: Sequence[Any], event: Event) -> list[Any]:
     at = _begin(machine, event.point())
     with ghosts_of(params) as machine.ghosts:
         if machine.ghosts is not None:
-            machine.ghosts.states.begin(machine.current)
+            machine.ghosts.states.begin(Carried(machine.current))
         rows = np.array([[ADVANCE, at, shape.length, -1]], np.int64)
         machine.run_rows(rows, _forward_pause(machine, step, shape, event))
     results = [*machine.current, *_stacked(ys, step, shape)]
@@ -196,7 +196,7 @@ def run_scan_forward(
     with closed_on_error(track), ghosts_of(params) as ghosts:
         machine.use(ghosts)
         if ghosts is not None:
-            ghosts.states.begin(initial)
+            ghosts.states.begin(Carried(initial))
         track.driver.run_phase(machine, _forward_pause(machine, step, shape, event))
     report.forward_seconds = time.perf_counter() - begin
     report.n_advances = machine.n_advances
@@ -256,8 +256,8 @@ def run_scan_reverse(
         machine.use(ghosts)
         if ghosts is not None:
             track.report.ghost_bytes = params["halo"].step_bytes
-            ghosts.states.begin(track.driver.initial)
-            ghosts.bars.begin(sweep.state_bar)
+            ghosts.states.begin(Carried(track.driver.initial))
+            ghosts.bars.begin(Carried(sweep.state_bar))
         seen = watched(machine, watch, n, end, sweep.seen())
         track.driver.run_phase(seen, sweep.pause(event))
     track.report.reverse_seconds += time.perf_counter() - begin

@@ -30,8 +30,8 @@ from backsweep.runtime.online import OnlineRows
 from backsweep.runtime.plan import ScanPlan, carry_types
 from backsweep.runtime.report import ScanReport
 from backsweep.runtime.resume import rows_of_rest
-from backsweep.runtime.scan import Trajectory, state_memory, step_inputs, try_compile
-from backsweep.runtime.sweeper import StateMemory, Sweeper
+from backsweep.runtime.scan import Trajectory, state_memory, try_compile
+from backsweep.runtime.sweeper import StateMemory, Sweeper, SweepInputs
 from backsweep.runtime.traced import TracedStep
 from backsweep.schedule import OnlineRun, StoreAll
 
@@ -116,7 +116,7 @@ class _Loop:
                 program, self.shape.any_length, in_place=not self.keeps, halts=True
             )
 
-        compiled = try_compile(program, build)
+        compiled = try_compile(program, build, self.params)
         self.memory: StateMemory | None = None
         self.machine: Any
         if isinstance(compiled, str):
@@ -126,7 +126,7 @@ class _Loop:
             self.machine.goes_on = lambda state: goes_on(self.params, self.consts, state, -1)
             return
         self.memory = state_memory(compiled, self.step, self.shape, n_slots=self.n_snapshots - 1)
-        inputs = step_inputs(self.step, self.shape, self.consts, ())
+        inputs = SweepInputs.of(self.step, self.shape, self.consts, ())
         self.machine = Sweeper(compiled, self.memory, inputs)
         self.machine.bind("flags", np.zeros(128, np.uint8))
         self.report.work_bytes = self.machine.work_bytes

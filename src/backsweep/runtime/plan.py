@@ -19,7 +19,7 @@ from backsweep.runtime.checkpointing import Checkpointing, effective
 from backsweep.runtime.choose import MOST_ONLINE, Choice, Demand, share
 from backsweep.runtime.compiled import compile_forward, residual_plan, threads_for
 from backsweep.runtime.report import ScanReport
-from backsweep.runtime.talking import ranks_of, talks
+from backsweep.runtime.talking import ranks_of, why_together
 from backsweep.schedule import AbstractSchedule
 
 FORWARD = ("scan_forward", "while_forward")
@@ -52,8 +52,6 @@ def why_python(step: Program) -> str:
     """
     if config.is_jit_disabled():
         return "BACKSWEEP_NO_JIT is set"
-    if talks(step):
-        return "ranks talk inside the step"
     if any(e.primitive.name.startswith("while_") for e in all_equations(step)):
         return "there is a while_loop inside the step"
     names = ", ".join(external_steps(step))
@@ -128,22 +126,35 @@ def demand_of(params: Any) -> Demand:
         slot_bytes,
         sum(t.nbytes for t in types),
         contiguous_bytes(step, shape) if is_known else MOST_ONLINE * slot_bytes,
-        _advance_seconds(step, shape) if uses_disk else float("inf"),
+        _advance_seconds(step, shape) if uses_disk and not why_together(params) else float("inf"),
     )
 
 
 def plan_scan(params: Any, choice: Choice, demand: Demand) -> ScanPlan:
     """The plan of a scan_forward whose schedule is chosen."""
     step, shape = params["step"], scan_shape(params)
-    active_in = params.get("active_in")
-    can_keep = choice.keeps_all and active_in is not None and not why_python(step)
-    comm = ranks_of(params)
-    can_keep = can_keep and comm is None
-    residuals = residual_plan(step, shape.any_length, active_in) if can_keep else None
+    is_kept = choice.keeps_all and not (why_python(step) or why_together(params))
+    residuals = _residuals(params) if is_kept else None
     if residuals is not None and shape.length * _residual_bytes(residuals) > choice.memory:
+        residuals = None
+    comm = ranks_of(params)
+    if comm is not None and not all(comm.allgather(residuals is not None)):
         residuals = None
     request = effective(params.get("checkpointing"))
     return ScanPlan(request, choice, demand, residuals, step, shape, comm)
+
+
+def _residuals(params: Any) -> ResidualPlan | None:
+    """What may be kept of a step instead of its state, in compiled code."""
+    step, shape, halo = params["step"], scan_shape(params).any_length, params.get("halo")
+    if "active_in" not in params:
+        return None
+    if halo is None:
+        return residual_plan(step, shape, params["active_in"])
+    if halo.adds_up or "adjoint" not in params:
+        return None
+    flags = params["active_in"], params["active_out"]
+    return residual_plan(step, shape, *flags, adjoint=params["adjoint"])
 
 
 def plan_program(program: Program) -> dict[int, ScanPlan]:

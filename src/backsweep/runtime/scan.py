@@ -24,7 +24,7 @@ from backsweep.runtime.compiled import (
 )
 from backsweep.runtime.cotangents import Cotangents
 from backsweep.runtime.driver import Driver, Pause
-from backsweep.runtime.ghosts import Ghosts, ghosts_of
+from backsweep.runtime.ghosts import Carried, Ghosts, ghosts_of
 from backsweep.runtime.inner import check_inner_bytes
 from backsweep.runtime.journal import NOT_RESUMABLE, Event, Point
 from backsweep.runtime.memory import available_bytes
@@ -33,6 +33,7 @@ from backsweep.runtime.report import ScanReport
 from backsweep.runtime.resume import first_rows, rows_from, rows_of_rest, second_rows
 from backsweep.runtime.snapshots import close_store, closed_on_error, open_store, waited_seconds
 from backsweep.runtime.sweeper import KeptMachine, StateMemory, Sweeper, SweepInputs
+from backsweep.runtime.talking import why_together
 from backsweep.runtime.together import is_any
 from backsweep.runtime.watch import Watch, watched
 from backsweep.schedule.actions import ADVANCE
@@ -82,7 +83,7 @@ class Trajectory:
 
 
 def _outputs(memory: StateMemory, ys: list[np.ndarray]) -> list[np.ndarray]:
-    return [np.array(memory.current(j)) for j in range(len(memory.types))] + ys
+    return [*map(np.array, memory.state()), *ys]
 
 
 def _allocate_ys(sweeper: Sweeper, step: Program, shape: ScanShape) -> list[np.ndarray]:
@@ -96,34 +97,26 @@ def _allocate_ys(sweeper: Sweeper, step: Program, shape: ScanShape) -> list[np.n
     return ys
 
 
-def step_inputs(step: Program, shape: ScanShape, consts: Any, xs: Any) -> SweepInputs:
-    const_types, _, x_types = shape.split_inputs(step.in_types)
-    return SweepInputs(consts, const_types, xs, x_types)
-
-
 def run_scan(params: Any, args: Sequence[Any], event: Event = NOT_RESUMABLE) -> list[Any]:
     """A scan whose trajectory nobody needs."""
-    done = event.results()
-    if done is not None:
+    if (done := event.results()) is not None:
         return done
     step, shape = params["step"], scan_shape(params)
-    has_ghosts = "halo" in params
+    halo, n = params.get("halo"), shape.any_length
     compiled = try_compile(
-        step,
-        lambda: compile_forward(step, shape.any_length, in_place=True, has_ghosts=has_ghosts),
-        params.get("halo"),
+        step, lambda: compile_forward(step, n, in_place=True, has_ghosts=halo is not None), params
     )
     if isinstance(compiled, str):
         return interpreted.run_scan(params, args, event)
     consts, init, xs = shape.split_inputs(args)
     memory = state_memory(compiled, step, shape)
-    sweeper = Sweeper(compiled, memory, step_inputs(step, shape, consts, xs))
+    sweeper = Sweeper(compiled, memory, SweepInputs.of(step, shape, consts, xs))
     ys = _allocate_ys(sweeper, step, shape)
     at = _begin(memory, ys, init, event.point())
     with ghosts_of(params) as ghosts:
         if ghosts is not None:
-            ghosts.states.begin(memory.state())
-            ghosts.serve(sweeper, {"states": memory.layouts()})
+            ghosts.states.begin(Carried(memory.state()))
+            ghosts.serve(sweeper, {"states": (len(memory.types), memory.carried_at)})
         if at < shape.length:
             rows = np.array([[ADVANCE, at, shape.length, -1]], np.int64)
             sweeper.run_rows(rows, _forward_pause(event, memory, ys, shape.length))
@@ -182,13 +175,12 @@ def state_memory(
     )
 
 
-def try_compile(step: Program, build: Any, halo: Halo | None = None) -> CompiledSweep | str:
+def try_compile(step: Program, build: Any, params: Mapping[str, Any]) -> CompiledSweep | str:
     """The compiled sweep, or why there is none; ranks that run blocks have all one or none."""
-    if halo is not None and halo.adds_up:
-        return "values are added up over ranks inside the step or its adjoint"
     found: CompiledSweep | str
+    halo: Halo | None = params.get("halo")
     try:
-        found = why_python(step) or build()
+        found = why_python(step) or why_together(params) or build()
     except NotLowerable as reason:
         found = str(reason)
     if halo is None:
@@ -217,13 +209,12 @@ def run_scan_forward(
             has_ghosts="halo" in params,
         )
 
-    compiled = try_compile(step, build, params.get("halo"))
+    compiled = try_compile(step, build, params)
     if isinstance(compiled, str):
         report.executor = f"python ({compiled})"
         return interpreted.run_scan_forward(params, args, plan, report, event)
     track, ys = _trajectory(params, args, report, plan, compiled, event)
-    done = event.results()
-    if done is not None:
+    if (done := event.results()) is not None:
         track.driver.rows = rows_of_rest(plan, track.driver.store, shape.length)
         track.is_complete = False
         return [*done, track]
@@ -239,10 +230,10 @@ def run_scan_forward(
     begin = time.perf_counter()
     with closed_on_error(track), ghosts_of(params) as ghosts:
         if ghosts is not None:
-            ghosts.states.begin(initial)
+            ghosts.states.begin(Carried(initial))
             if point is None:
                 track.memory.place(initial)
-            ghosts.serve(sweeper, {"states": track.memory.layouts()})
+            ghosts.serve(sweeper, {"states": (len(initial), track.memory.carried_at)})
         track.driver.run_phase(sweeper, _forward_pause(event, track.memory, ys, shape.length))
     report.forward_seconds = time.perf_counter() - begin
     report.n_advances, report.n_threads = track.memory.n_advances, sweeper.n_threads
@@ -270,7 +261,7 @@ def _trajectory(
     memory = state_memory(
         compiled, step, shape, keeps_all=keeps_states, n_slots=n_slots, n_buffers=n_buffers
     )
-    sweeper = Sweeper(compiled, memory, step_inputs(step, shape, consts, xs))
+    sweeper = Sweeper(compiled, memory, SweepInputs.of(step, shape, consts, xs))
     ys = _allocate_ys(sweeper, step, shape)
     initial = [np.asarray(a, t.dtype) for a, t in zip(init, memory.types, strict=True)]
     if "halo" in params:
@@ -314,20 +305,20 @@ def run_scan_reverse(
     if point is not None:
         end = int(point.notes["end"])
         track.report.resumed_at = f"with the last {n - end} of {n} steps reversed"
-    sweeper, results, consts = _reverse_sweeper(track, params, args, point, end)
-    if point is not None and not _restore_all(track.plan, results, point):
-        end = n
-        sweeper, results, consts = _reverse_sweeper(track, params, args, None, end)
-    if end < n or not track.is_fresh:
-        is_kept = track.keeps_all and track.is_complete and end == n
-        rows = second_rows(n) if is_kept else rows_of_rest(track.plan, track.driver.store, end)
-        track.driver.rows = rows
-    track.is_fresh = False
-    machine: Any = sweeper
-    if track.keeps_all:
-        machine = KeptMachine(track.forward, sweeper, track.memory)
-    begin = time.perf_counter()
     with closed_on_error(track), ghosts_of(params) as ghosts:
+        sweeper, results, consts = _reverse_sweeper(track, params, args, point, end, ghosts)
+        if point is not None and not _restore_all(track.plan, results, point):
+            end = n
+            sweeper, results, consts = _reverse_sweeper(track, params, args, None, end, ghosts)
+        if end < n or not track.is_fresh:
+            is_kept = track.keeps_all and track.is_complete and end == n
+            store = track.driver.store
+            track.driver.rows = second_rows(n) if is_kept else rows_of_rest(track.plan, store, end)
+        track.is_fresh = False
+        machine: Any = sweeper
+        if track.keeps_all:
+            machine = KeptMachine(track.forward, sweeper, track.memory)
+        begin = time.perf_counter()
         if ghosts is not None:
             track.report.ghost_bytes = params["halo"].step_bytes
             _serve_reverse(ghosts, track, sweeper, results, end)
@@ -354,19 +345,24 @@ def _serve_reverse(
     ghosts: Ghosts, track: Trajectory, sweeper: Sweeper, results: Cotangents, end: int
 ) -> None:
     """Let a reverse sweep fetch ghosts, and whatever advances for it."""
-    ghosts.states.begin(track.driver.initial)
-    ghosts.bars.begin(results.arrays(end))
-    layouts = {"bars": results.layouts()}
-    states = {"states": track.memory.layouts()}
+    ghosts.states.begin(Carried(track.driver.initial))
+    ghosts.bars.begin(results.carried(end))
+    served = {"bars": (len(results.rings), results.carried_at)}
+    states = {"states": (len(track.driver.initial), track.memory.carried_at)}
     if not track.keeps_all:
-        layouts |= states
+        served |= states
     elif track.forward is not None:
         ghosts.serve(track.forward, states)
-    ghosts.serve(sweeper, layouts)
+    ghosts.serve(sweeper, served)
 
 
 def _reverse_sweeper(
-    track: Trajectory, params: Any, args: Sequence[Any], point: Point | None, end: int
+    track: Trajectory,
+    params: Any,
+    args: Sequence[Any],
+    point: Point | None,
+    end: int,
+    ghosts: Ghosts | None,
 ) -> tuple[Sweeper, Cotangents, Sequence[Any]]:
     """The sweep that reverses, and the memory of its cotangents."""
     step, shape = track.step, track.shape
@@ -386,9 +382,10 @@ def _reverse_sweeper(
         plan=track.residuals,
         delays=shape.length > 0 and all(not np.any(b) for b in bars[:n_bars]),
         adjoint=params.get("adjoint"),
-        has_ghosts="halo" in params,
+        has_ghosts=ghosts is not None,
+        fetched=() if ghosts is None else ghosts.bars.fetched,
     )
-    inputs, memory = step_inputs(step, shape, consts, xs), track.memory
+    inputs, memory = SweepInputs.of(step, shape, consts, xs), track.memory
     if track.residuals is not None:
         assert track.records is not None
         inputs.records = [
@@ -397,4 +394,6 @@ def _reverse_sweeper(
         ]
         memory = StateMemory(shape, (), (), shape.length, False, 0, ())
     sweeper = Sweeper(compiled, memory, inputs)
-    return sweeper, Cotangents(sweeper, compiled, step, shape, consts, bars, end), consts
+    fields = () if ghosts is None else params["halo"].bars
+    results = Cotangents(sweeper, compiled, step, shape, consts, bars, end, fields)
+    return sweeper, results, consts

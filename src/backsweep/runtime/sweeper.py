@@ -12,11 +12,20 @@ import numpy as np
 
 from backsweep import config
 from backsweep.codegen.sweep_source import REVERSE, Chain
-from backsweep.ir import ArrayType
+from backsweep.ir import ArrayType, Equation, Program
 from backsweep.primitives.control import ScanShape
-from backsweep.runtime.arrays import SKEW, Arena, prepared, round_up, view, work_array
+from backsweep.runtime.arrays import (
+    CALL,
+    SKEW,
+    Arena,
+    address_of,
+    prepared,
+    round_up,
+    view,
+    work_array,
+)
 from backsweep.runtime.compiled import CompiledSweep, threads_for
-from backsweep.runtime.ghosts import Ghosts, Layout
+from backsweep.runtime.ghosts import Carried
 from backsweep.runtime.pace import AbstractPace, OwnPace
 from backsweep.runtime.threads import run_threads
 
@@ -102,9 +111,10 @@ class StateMemory:
         self.registers[:, 2 * len(self.types)] = step
         return [places[j] for j in range(len(self.types))]
 
-    def layouts(self) -> list[Layout]:
-        """How components lie at their addresses."""
-        return [partial(view, shape=t.shape, dtype=t.dtype) for t in self.types]
+    def carried_at(self, addresses: Sequence[int]) -> Carried:
+        """The components at their addresses."""
+        pairs = zip(addresses, self.types, strict=True)
+        return Carried([view(address, t.shape, t.dtype) for address, t in pairs])
 
     def place(self, state: Sequence[Any], step: int = 0) -> None:
         """Copy the state of a step in."""
@@ -149,6 +159,12 @@ class SweepInputs:
     x_types: Sequence[ArrayType]
     records: Sequence[tuple[int, int]] = ()
 
+    @staticmethod
+    def of(step: Program, shape: ScanShape, consts: Any, xs: Any) -> SweepInputs:
+        """Of a step."""
+        const_types, _, x_types = shape.split_inputs(step.in_types)
+        return SweepInputs(consts, const_types, xs, x_types)
+
 
 class Sweeper:
     """One compiled sweep on one scan's memory."""
@@ -157,7 +173,7 @@ class Sweeper:
         self.compiled, self.memory = compiled, memory
         self.call = compiled.run
         self.keep: list[Any] = []
-        self.ghosts: Ghosts | None = None
+        self.error: BaseException | None = None
         self.values: dict[str, int] = {"keeps_all": int(memory.keeps_all)}
         for k, (value, type) in enumerate(zip(inputs.consts, inputs.const_types, strict=True)):
             self.bind(f"const{k}", prepared(value, type.dtype))
@@ -181,6 +197,7 @@ class Sweeper:
         ):
             if source is not None:
                 self._allocate_work(tag, source.step.work)
+                self._answer(tag, source.step.phases)
         self.n_threads = threads_for(compiled.work, config.n_threads())
         self.scratch = work_array(self.n_threads * SCRATCH, np.uint8, zeroed=False)
         self.sync = np.zeros(32, np.int64)
@@ -199,6 +216,30 @@ class Sweeper:
         self.work_bytes += arena.nbytes
         for k, b in enumerate(buffers):
             self.values[f"{tag}_work{b.number}"] = arena.address(k)
+
+    def _answer(self, tag: str, phases: Sequence[Any]) -> None:
+        """Let compiled code run collectives: it tells where operands are and calls back."""
+        for phase in phases:
+            slot = getattr(phase, "slot", None)
+            if slot is None:
+                continue
+            given = view(self.values[f"{tag}_work{slot.number}"], slot.shape, slot.dtype)
+            call = CALL(partial(self._run_collective, phase.equation, given))
+            self.keep.append(call)
+            given[0] = address_of(call)
+
+    def _run_collective(self, eqn: Equation, given: np.ndarray) -> None:
+        if self.error is not None:
+            return
+        try:
+            types: Any = [v.type for v in (*eqn.outputs, *eqn.inputs)]
+            out, *operands = (
+                view(int(address), t.shape, t.dtype)
+                for address, t in zip(given[1:], types, strict=True)
+            )
+            out[...] = eqn.primitive.evaluate(eqn.params, *operands)
+        except BaseException as error:  # compiled code cannot raise it
+            self.error = error
 
     def _addresses(self) -> np.ndarray:
         names = self.compiled.source.table.names
@@ -226,8 +267,8 @@ class Sweeper:
             )  # fmt: skip
 
         run_threads(call, self.n_threads)
-        if self.ghosts is not None:
-            self.ghosts.check()
+        if self.error is not None:
+            raise self.error
         if self.n_threads < len(self.memory.registers):
             self.memory.registers[self.n_threads :] = self.memory.registers[0]
 

@@ -35,6 +35,15 @@ def ranks_of(params: Mapping[str, Any]) -> AbstractComm | None:
     return communicator(params["step"]) if talks(params["step"]) else None
 
 
+def why_together(params: Mapping[str, Any]) -> str:
+    """Why Python runs a scan whose step calls collectives by itself; empty if it does not.
+
+    Of what is cut into blocks the local steps are compiled, and call back.
+    """
+    is_own = "halo" not in params and talks(params["step"])
+    return "ranks talk inside the step" if is_own else ""
+
+
 @contextlib.contextmanager
 def together(program: Program, arguments: Sequence[Any]) -> Iterator[None]:
     """Run a program in this block; its collectives are compared before the outermost one.

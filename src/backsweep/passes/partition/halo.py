@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from backsweep.comm.boxes import Box, volume
+from backsweep.comm.boxes import Box, is_empty, volume
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,21 @@ class HaloField:
     is_read: bool
     source: int
 
+    def ghost_boxes(self) -> list[Box]:
+        """The ghosts, as boxes of the local array."""
+        first = [lo for lo, _ in self.layout]
+        rest = [(lo - f, hi - f) for f, (lo, hi) in zip(first, self.layout, strict=True)]
+        if is_empty(self.owned):
+            return [tuple(rest)]
+        found = []
+        for axis, (f, (lo, hi)) in enumerate(zip(first, self.owned, strict=True)):
+            begin, end = rest[axis]
+            for part in ((begin, lo - f), (hi - f, end)):
+                if part[0] < part[1]:
+                    found.append((*rest[:axis], part, *rest[axis + 1 :]))
+            rest[axis] = (lo - f, hi - f)
+        return found
+
     @property
     def ghost_bytes(self) -> int:
         """What the rank receives of it."""
@@ -56,12 +71,15 @@ class Halo:
     comm : AbstractComm
     adds_up : bool
         Whether values are added up over ranks inside the step or its adjoint.
+    kept : list
+        What the runtime has prepared for its messages: at most one thing.
     """
 
     states: tuple[HaloField, ...]
     bars: tuple[HaloField, ...]
     comm: Any = field(repr=False)
     adds_up: bool = False
+    kept: list[Any] = field(default_factory=list, repr=False)
 
     @property
     def step_bytes(self) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from backsweep.comm.boxes import Box, box_shape, is_inside
 from backsweep.ir import ArrayType, Atom, Literal, Program, Var
+from backsweep.passes.delay import PATCHES
 from backsweep.passes.external import all_equations
 from backsweep.passes.partition.halo import Halo, HaloField
 from backsweep.passes.partition.localise import Localiser, same_array
@@ -31,6 +32,8 @@ class _Writer:
         assert self.cut.demand is not None
         self.local = Localiser(self.cut.demand)
         self.inputs = self._inputs()
+        if self.key is None:
+            self._give_rooms()
         for eqn in self.cut.program.equations:
             self.local.add(eqn)
         self.outputs = self._outputs() if self.key is None else self._bars(self.key)
@@ -61,6 +64,21 @@ class _Writer:
         self.local.has_unwrapped(var, layout, own, self.local.demand.pieces.get(var, ()))
         return own
 
+    def _give_rooms(self) -> None:
+        """Carries that end with patches (a source) get the room of their layout before them."""
+        makers = {v: e for e in self.cut.program.equations for v in e.outputs}
+        for k in range(self.scan.shape.n_carry):
+            atom, layout = self.cut.program.outputs[k], self.scan.layout_of_output(k)
+            box = self.scan.kept(self.cut, k)
+            while layout is not None and box is not None and (eqn := makers.get(atom)):  # type: ignore[arg-type]
+                demand = self.local.demand
+                if eqn.primitive not in PATCHES or demand.made(eqn.outputs[0]) != [box]:
+                    break
+                if demand.points.is_whole(eqn, box):
+                    break
+                self.local.rooms[eqn.outputs[0]] = box, layout
+                atom = eqn.inputs[0]
+
     def _outputs(self) -> list[Atom]:
         found: list[Atom] = []
         for k, atom in enumerate(self.cut.program.outputs):
@@ -87,6 +105,8 @@ class _Writer:
             return handed[1]
         if box is None:
             return zeros(self.local.builder, type)
+        if self.local.rooms.get(atom) == (box, layout):
+            return self.local.get(atom, layout)
         return self.local.placed(self.local.get(atom, box), box, layout)
 
 

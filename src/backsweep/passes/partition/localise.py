@@ -12,7 +12,7 @@ from backsweep.ir import ArrayType, Atom, Builder, Equation, Literal, Var
 from backsweep.ir.builder import scalar
 from backsweep.passes.footprint import whole
 from backsweep.passes.partition.demand import Demand, origin_of, segments, unwrapped
-from backsweep.passes.partition.placement import EXTREMA, refused
+from backsweep.passes.partition.placement import EXTREMA, of_nothing, refused
 from backsweep.primitives import elementwise as ew
 from backsweep.primitives import gather as g
 from backsweep.primitives import index as ix
@@ -41,6 +41,8 @@ class Localiser:
     extras: list[tuple[Var, np.ndarray]] = field(default_factory=list)
     whole_inputs: dict[Var, tuple[Box, Var]] = field(default_factory=dict)
     """Inputs of the local program by those of the global one, and their boxes."""
+    rooms: dict[Var, tuple[Box, Box]] = field(default_factory=dict)
+    """Patched values that are made with room around them: the part there is and its room."""
 
     def extra(self, value: np.ndarray) -> Var:
         """An input for an array; equal arrays share one."""
@@ -114,7 +116,11 @@ class Localiser:
         """Append an equation for each part of its output that the rank needs."""
         self.builder.source = eqn.source
         (out,) = eqn.outputs
-        parts = [(box, self.emit(eqn, box)) for box in self.demand.made(out)]
+        made = self.demand.made(out)
+        if out in self.rooms:
+            self._patch_in_room(eqn)
+            return
+        parts = [(box, self.emit(eqn, box)) for box in made]
         if out in self.demand.placed.parts:
             is_extremum = eqn.primitive.name in EXTREMA
             parts = [self.extremum(eqn, parts) if is_extremum else self.summed_up(out, parts)]
@@ -138,7 +144,7 @@ class Localiser:
         type = eqn.outputs[0].type
         assert isinstance(type, ArrayType)
         everywhere = whole(type)
-        mine: Atom = full(self.builder, _least(eqn), type.shape)
+        mine: Atom = full(self.builder, of_nothing(eqn), type.shape)
         if parts:
             ((box, atom),) = parts
             ones = (1,) * type.ndim
@@ -183,9 +189,26 @@ class Localiser:
         local, starts, is_all = self._region(eqn, part, box)
         if is_all:
             return local
+        x = eqn.inputs[0]
+        if isinstance(x, Var) and all(s == 1 for s in eqn.params["steps"]):
+            return self._part_of_pad(x, eqn.params["starts"], part, box)
         return self.builder(
             ix.pad, local, shape=box_shape(box), starts=starts, steps=eqn.params["steps"]
         )
+
+    def _part_of_pad(self, x: Var, starts: tuple[int, ...], part: Box, box: Box) -> Atom:
+        """All that the rank has of x among zeros, then the box: a stencil's pads have one x."""
+        own, local = next((b, a) for b, a in self.local[x] if is_inside(part, b))
+        first = [s + lo - f for s, (lo, _), (f, _) in zip(starts, own, box, strict=True)]
+        extents, sizes = box_shape(own), box_shape(box)
+        before = tuple(max(f, 0) for f in first)
+        room = tuple(
+            max(f + n, size) + b - f
+            for f, n, size, b in zip(first, extents, sizes, before, strict=True)
+        )
+        padded = self.builder(ix.pad, local, shape=room, starts=before, steps=(1,) * len(box))
+        cut = tuple(max(-f, 0) for f in first)
+        return self.builder(ix.slice_, padded, starts=cut, steps=(1,) * len(box), sizes=sizes)
 
     def _update(self, eqn: Equation, box: Box) -> Atom:
         whole, part = self.demand.reads(eqn, box)
@@ -263,7 +286,7 @@ class Localiser:
     def _reduce_max(self, eqn: Equation, box: Box) -> Atom:
         part = self.demand.summed(eqn, box)
         if part is None or is_empty(part):
-            return full(self.builder, _least(eqn), box_shape(box))
+            return full(self.builder, of_nothing(eqn), box_shape(box))
         params = {"axes": eqn.params["axes"]}
         return self.builder(eqn.primitive, self.get(eqn.inputs[0], part), **params)
 
@@ -311,19 +334,38 @@ class Localiser:
         return self.builder(g.gather, *operands, **eqn.params)
 
     def _scatter_add(self, eqn: Equation, box: Box) -> Atom:
-        points = self.demand.points
-        reads = points.scatter_reads(eqn, box)
         base = self.get(eqn.inputs[0], box)
         if isinstance(base, Literal):
             base = full(self.builder, base, box_shape(box))
+        points = self.demand.points
         if points.is_whole(eqn, box):
-            rest = [self.get(a, r or ()) for a, r in zip(eqn.inputs[1:], reads[1:], strict=True)]
-            return self.builder(eqn.primitive, base, *rest, **eqn.params)
-        part, hits = reads[1], points.hits(eqn, box)
+            rest = zip(eqn.inputs[1:], points.scatter_reads(eqn, box)[1:], strict=True)
+            operands = [self.get(a, r or ()) for a, r in rest]
+            return self.builder(eqn.primitive, base, *operands, **eqn.params)
+        return self._patched(eqn, box, base, box)
+
+    def _patch_in_room(self, eqn: Equation) -> None:
+        """A patched value with room around it: patched where it lies, it need not be copied."""
+        (out,) = eqn.outputs
+        box, room = self.rooms[out]
+        below = eqn.inputs[0]
+        if isinstance(below, Var) and below in self.rooms:
+            base = self.get(below, room)
+        else:
+            base = self.placed(self.get(below, box), box, room)
+        if isinstance(base, Literal):
+            base = full(self.builder, base, box_shape(room))
+        atom = self._patched(eqn, box, base, room)
+        self.has(out, room, atom)
+
+    def _patched(self, eqn: Equation, box: Box, base: Atom, room: Box) -> Atom:
+        """The points that lie in a box, in a base that lies in a room around it."""
+        points = self.demand.points
+        part, hits = points.scatter_reads(eqn, box)[1], points.hits(eqn, box)
         if part is None:
             return base
         indices = [
-            (i.ravel()[hits] - lo) for i, (lo, _) in zip(points.indices(eqn), box, strict=False)
+            (i.ravel()[hits] - lo) for i, (lo, _) in zip(points.indices(eqn), room, strict=False)
         ]
         value = self._picked(self.get(eqn.inputs[1], part), eqn, hits, part)
         found = [self.extra(i) for i in indices]
@@ -341,20 +383,6 @@ class Localiser:
         if hits.all():
             return flat
         return self.builder(g.gather, flat, self.extra(np.flatnonzero(hits)), unique=True)
-
-
-def _least(eqn: Equation) -> Literal:
-    """What an extremum of nothing is."""
-    type = eqn.outputs[0].type
-    assert isinstance(type, ArrayType)
-    is_max, dtype = eqn.primitive.name == "reduce_max", type.dtype
-    if dtype.kind == "f":
-        value = -np.inf if is_max else np.inf
-    elif dtype.kind == "b":
-        value = not is_max
-    else:
-        value = np.iinfo(dtype).min if is_max else np.iinfo(dtype).max
-    return Literal(value, ArrayType((), dtype))
 
 
 def same_array(a: np.ndarray, b: np.ndarray) -> bool:

@@ -42,14 +42,12 @@ class Local:
     extras : list of ndarray
     outputs : tuple of Box or None
         The part of each output that it returns; None where every rank returns the whole of it.
-    scans : list of LocalScan
     """
 
     program: Program
     boxes: tuple[Box | None, ...]
     extras: list[np.ndarray]
     outputs: tuple[Box | None, ...]
-    scans: list[LocalScan]
 
 
 def partition(
@@ -241,7 +239,6 @@ class _Cut:
             tuple(boxes),
             [value for _, value in local.extras],
             tuple(parts),
-            list(self.built.values()),
         )
 
     def _output(self, atom: Atom, box: Box) -> Atom:
@@ -264,11 +261,11 @@ class _Cut:
             "halo": scan.halo(None),
         }
         if "active_in" in params:
-            key = next(iter(cut.reverses), None)
-            if key is None:
-                del params["active_in"]
-            else:
-                params["active_in"] = scan.active(key)[0]
+            del params["active_in"]
+            if len(cut.reverses) == 1:
+                (key,) = cut.reverses
+                params["active_in"], params["active_out"] = scan.active(key)
+                params["adjoint"] = scan.programs[key]
         self.local.builder.source = eqn.source
         results = self.local.builder(eqn.primitive, *consts, *carry, *xs, **params)
         results = results if isinstance(results, tuple) else (results,)

@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from backsweep.errors import DecompositionError
-from backsweep.ir import Atom, Equation, Literal, Var
+from backsweep.ir import ArrayType, Atom, Equation, Literal, Var
 from backsweep.primitives.access import only_ones_differ
 
 LINEAR = {"neg", "mul", "div", "cast", "real", "imag", "conj"}
@@ -263,6 +265,20 @@ def _extremum(eqn: Equation, operands: list[Placement]) -> Placement:
     if any(x.anchors[k] for k in axes):
         return Placement(kept, is_partial=True)
     return Placement(kept, x.fixed)
+
+
+def of_nothing(eqn: Equation) -> Literal:
+    """What an extremum of nothing is."""
+    type = eqn.outputs[0].type
+    assert isinstance(type, ArrayType)
+    is_max, dtype = eqn.primitive.name == "reduce_max", type.dtype
+    if dtype.kind == "f":
+        value = -np.inf if is_max else np.inf
+    elif dtype.kind == "b":
+        value = not is_max
+    else:
+        value = np.iinfo(dtype).min if is_max else np.iinfo(dtype).max
+    return Literal(value, ArrayType((), dtype))
 
 
 def _concatenate(eqn: Equation, operands: list[Placement]) -> Placement:

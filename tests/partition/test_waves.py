@@ -1,0 +1,13 @@
+"""Compiled sweeps of blocks keep residuals and carry products, and have the bits of one process."""
+
+from pathlib import Path
+
+import pytest
+
+RANKS = Path(__file__).with_name("waves.py")
+
+
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow_all)])
+def test_a_wave_that_crosses_blocks(run_program, ranks):
+    done = run_program(RANKS, "all_cuts", ranks=ranks, timeout=400)
+    assert (done.code, done.out.strip()) == (0, f"right {ranks}"), done.out + done.err
