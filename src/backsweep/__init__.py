@@ -13,6 +13,7 @@ from backsweep.api.external import external_step
 from backsweep.api.loops import fori_loop, while_loop
 from backsweep.api.planning import plan
 from backsweep.api.pullback import Pullback
+from backsweep.api.scaling import scaling
 from backsweep.api.scans import jit, scan
 from backsweep.api.structure import checkpoint, remat, stop_gradient, sum_over
 from backsweep.comm import BlockedArray, Decomposition
@@ -46,6 +47,7 @@ __all__ = [
     "record_adjoint",
     "release_memory",
     "remat",
+    "scaling",
     "scan",
     "stop_gradient",
     "sum_over",

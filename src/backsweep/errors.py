@@ -86,6 +86,10 @@ class RunFileError(BacksweepError, ValueError):
     """A run file, or what it points to, is not what the command line can use."""
 
 
+class MachineError(BacksweepError, ValueError):
+    """Parameters of a machine that cannot be read, or a job that they cannot predict."""
+
+
 class ResultError(BacksweepError, OSError):
     """A result could not be written or read."""
 

@@ -63,11 +63,11 @@ def run_in_blocks(
             "function that is traced itself"
         )
     comm = decomposition.comm
-    digest = program_hash(program)
-    require_equal(comm, "the traced program", digest)
+    text = program_hash(program)
+    require_equal(comm, "the traced program", text)
     require_equal(comm, "the decomposition", repr(decomposition))
-    require_equal(comm, "what its inputs are given", _digest(program, values))
-    local = _known_cut(program, digest, values, decomposition)
+    require_equal(comm, "what its inputs are given", digest(program, values))
+    local = _known_cut(program, text, values, decomposition)
     arguments = []
     for var, value, box in zip(program.inputs, values, local.boxes, strict=True):
         if isinstance(value, BlockedArray) and value.is_held:
@@ -105,12 +105,12 @@ def cut(program: Program, values: Sequence[Any], decomposition: Decomposition) -
 
 
 def _known_cut(
-    program: Program, digest: str, values: Sequence[Any], decomposition: Decomposition
+    program: Program, text: str, values: Sequence[Any], decomposition: Decomposition
 ) -> Local:
     """As `cut`, remembered: all ranks ask for the same programs in the same order."""
     indices = tuple(v.tobytes() for v in values if _is_index(v))
     known = decomposition.programs
-    key = digest, indices
+    key = text, indices
     if key not in known:
         known[key] = cut(program, values, decomposition)
         if len(known) > MAX_REMEMBERED:
@@ -123,7 +123,7 @@ def _is_index(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind in "iu"
 
 
-def _digest(program: Program, values: Sequence[Any]) -> str:
+def digest(program: Program, values: Sequence[Any]) -> str:
     """Checksums of all that every rank has the whole of: it must be the same."""
     named = zip(program.inputs, values, strict=True)
     found = [

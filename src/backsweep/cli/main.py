@@ -122,11 +122,29 @@ def plan(
     sweep: Annotated[
         Path | None, typer.Option(help="Draw time against memory to this file (.png).")
     ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure this machine; predict runs on more ranks.")
+    ] = False,
+    machine: Annotated[
+        Path | None, typer.Option(help="What --save wrote, on this machine or another one.")
+    ] = None,
+    ranks: Annotated[str, typer.Option(help="Of the predicted runs, such as 1,64,4096.")] = "",
+    ranks_per_node: Annotated[int | None, typer.Option(help="Default: one for each core.")] = None,
+    threads_per_rank: Annotated[
+        int | None, typer.Option(help="Default: a rank's share of the cores.")
+    ] = None,
+    shots: Annotated[int | None, typer.Option(help="Instead of the run file's number.")] = None,
+    save: Annotated[Path | None, typer.Option(help="File for what is measured (.toml).")] = None,
 ) -> None:
     """Tell what a gradient will cost: bytes, steps, seconds. Only trial steps are run."""
     from backsweep.cli.plans import print_plan
+    from backsweep.cli.scaling import Asked, print_scaling
 
-    _guarded(print_plan, run, changes or [], sweep)
+    asked = Asked(measure, machine, ranks, ranks_per_node, threads_per_rank, shots, save, sweep)
+    if asked.is_asked:
+        _guarded(print_scaling, run, changes or [], asked)
+    else:
+        _guarded(print_plan, run, changes or [], sweep)
 
 
 @app.command()

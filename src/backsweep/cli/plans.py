@@ -35,7 +35,7 @@ def print_plan(path: Path, changes: Sequence[str], sweep: Path | None) -> None:
         return
     start, n_items = job.described.start, len(job.problem.items)
     with default_checkpointing(job.checkpointing):
-        forecast = plan(_loss(job), measure=True, decomposition=_blocks(job))(start)
+        forecast = plan(loss_of_item(job), measure=True, decomposition=_blocks(job))(start)
     n_evaluations = sum(stage.evaluations for stage in inversion.stages)
     n_gradients = n_evaluations * n_items
     arrays = ", ".join(f"{name} {value.shape} {value.dtype}" for name, value in start.items())
@@ -72,7 +72,7 @@ def print_memory(job: Job) -> None:
     if hasattr(job.problem, "prepare") and not hasattr(job.problem, "simulate"):
         return
     with default_checkpointing(job.checkpointing):
-        forecast = plan(_loss(job), decomposition=_blocks(job))(job.described.start)
+        forecast = plan(loss_of_item(job), decomposition=_blocks(job))(job.described.start)
     needed, left = format_bytes(forecast.gradient_bytes), format_bytes(forecast.available_bytes)
     advice = ""
     if not forecast.fits:
@@ -89,7 +89,7 @@ def _blocks(job: Job) -> Decomposition | None:
     return Decomposition(job.described.grid(), comm=PlannedComm(n_ranks))
 
 
-def _loss(job: Job) -> Callable[[Any], Any]:
+def loss_of_item(job: Job) -> Callable[[Any], Any]:
     """Where there is a simulation, data need not be read or made: all steps are in it."""
     problem = job.problem
     item = problem.items[0]
@@ -107,7 +107,7 @@ def _loss(job: Job) -> Callable[[Any], Any]:
 
 def _draw_sweep(job: Job, start: Any, picture: Path) -> None:
     with default_checkpointing(job.checkpointing):
-        rows = budget_sweep(_loss(job), N_BUDGETS)(start)
+        rows = budget_sweep(loss_of_item(job), N_BUDGETS)(start)
     if not rows:
         raise RunFileError("there is no scan in this problem's gradient, nothing depends on memory")
     draw_budgets(rows, picture, now=job.checkpointing.memory_budget())

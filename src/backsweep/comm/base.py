@@ -17,8 +17,8 @@ from backsweep.closing import Closing
 from backsweep.errors import CommError
 
 _REDUCTIONS: dict[str, np.ufunc] = {"sum": np.add, "max": np.maximum, "min": np.minimum}
-_SMALL = 1 << 12  # bytes: up to here all ranks add everything
-_PIECE = 1 << 26  # bytes that are reduced at once
+SMALL = 1 << 12  # bytes: up to here all ranks add everything
+PIECE = 1 << 26  # bytes that are reduced at once
 
 Parts = Sequence[tuple[int, np.ndarray]]
 """A rank and the buffer that goes to it or comes from it."""
@@ -144,10 +144,10 @@ class AbstractComm(ABC):
         flat = given.reshape(-1).copy()
         if self.size == 1 or not flat.size:
             return flat.reshape(given.shape)
-        if flat.nbytes <= _SMALL:
+        if flat.nbytes <= SMALL:
             terms = self.join_parts(flat, [flat.size] * self.size).reshape(self.size, -1)
             return _fold(_REDUCTIONS[op], terms).reshape(given.shape)
-        step = _PIECE // flat.itemsize
+        step = PIECE // flat.itemsize
         for start in range(0, flat.size, step):
             piece = flat[start : start + step]
             ends = [piece.size * k // self.size for k in range(self.size + 1)]

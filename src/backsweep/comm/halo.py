@@ -42,7 +42,7 @@ from backsweep.errors import CommError
 
 Slices = tuple[slice, ...]
 
-_LONG = 1 << 16  # bytes: from here on a copy costs more than a message
+LONG = 1 << 16  # bytes: from here on a copy costs more than a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ class HaloExchange(Closing):
         short = []
         for number, (field, box) in enumerate(boxes):
             n_bytes = math.prod(box_shape(box)) * self.dtypes[field].itemsize
-            if n_bytes < _LONG:
+            if n_bytes < LONG:
                 short.append((number, field, box, n_bytes))
             else:
                 yield self._message(rank, [(number, field, box, n_bytes)], layouts)
@@ -207,7 +207,7 @@ class HaloExchange(Closing):
             view = np.ndarray(box_shape(box), self.dtypes[field], buffer, start)
             pieces.append(_Piece(number, field, slices_in(box, layouts[field]), view))
             start += n_bytes
-        return _Message(rank, buffer, tuple(pieces), len(boxes) == 1 and start >= _LONG)
+        return _Message(rank, buffer, tuple(pieces), len(boxes) == 1 and start >= LONG)
 
     def exchange(self, arrays: Sequence[np.ndarray]) -> None:
         """Fill the ghost cells of each field in place. Collective: every rank must call.

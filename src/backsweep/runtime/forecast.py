@@ -16,13 +16,15 @@ import numpy as np
 import psutil
 
 from backsweep.codegen.step import NotLowerable
+from backsweep.codegen.sweep_source import find_chains
 from backsweep.errors import BudgetError
 from backsweep.ir import ArrayType, Atom, Equation, Program, Var
+from backsweep.passes.partition.halo import Halo
 from backsweep.primitives.control import scan_shape
 from backsweep.runtime.arrays import SKEW, round_up, spare_bytes
 from backsweep.runtime.checkpointing import Checkpointing, format_bytes
-from backsweep.runtime.choose import Choice, choose
-from backsweep.runtime.compiled import compile_forward, compile_reverse
+from backsweep.runtime.choose import Choice, choose, disk_transfers
+from backsweep.runtime.compiled import compile_forward, compile_reverse, work_of
 from backsweep.runtime.memory import available_bytes
 from backsweep.runtime.plan import ScanPlan, carry_types, items_of, plan_program, why_python
 from backsweep.runtime.report import ScanReport, ScanTotals
@@ -41,6 +43,19 @@ class ScanForecast(ScanReport):
         At most so many steps are advanced again when a stopped run goes on.
     seconds : float
         nan where nothing was measured.
+    rates : Rates, optional
+        Seconds of a step and of a reverse step; None where nothing was measured.
+    operations : tuple of int
+        Scalar operations of a step and of a reverse step; of a step that is not compiled, its
+        carried values.
+    step_bytes : tuple of int
+        What a step and a reverse step read and write at least.
+    n_transfers, transfer_bytes : int
+        Snapshots written to files and read from them, and bytes of each.
+    n_buffers : int
+        Of disk traffic; 0: the run waits for each transfer.
+    halo : Halo, optional
+        Of a scan that is cut into blocks.
     alternatives : tuple of (str, str, int, float)
         Other budgets: memory, schedule, advances, seconds.
     """
@@ -48,6 +63,13 @@ class ScanForecast(ScanReport):
     why: str = ""
     rebuild_advances: int = 0
     seconds: float = float("nan")
+    rates: Rates | None = None
+    operations: tuple[int, int] = (0, 0)
+    step_bytes: tuple[int, int] = (0, 0)
+    n_transfers: int = 0
+    transfer_bytes: int = 0
+    n_buffers: int = 0
+    halo: Halo | None = None
     alternatives: tuple[tuple[str, str, int, float], ...] = ()
 
 
@@ -152,6 +174,7 @@ class _Sweep:
     forward_work: int = 0
     trajectory: int = 0
     reverse_work: int = 0
+    operations: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         step, shape = self.forward.params["step"], scan_shape(self.forward.params)
@@ -162,6 +185,8 @@ class _Sweep:
             self.trajectory = self.plan.report().snapshot_bytes_memory
         self.forward_work = 3 * demand.slot_bytes
         self.reverse_work = 2 * demand.slot_bytes + self._gradient_bytes()
+        n_values = sum(t.size for t in carry_types(step, shape))
+        self.operations = n_values, n_values
         if why_python(step):
             return
         try:
@@ -175,6 +200,7 @@ class _Sweep:
             for c, size in zip(forward.source.chains, forward.ring_sizes, strict=True)
         )
         self.forward_work = forward.work_bytes + (0 if choice.keeps_all else ring)
+        self.operations = forward.work, forward.work
         if self.reverse is not None:
             p = self.reverse.params
             reverse = compile_reverse(
@@ -193,6 +219,25 @@ class _Sweep:
                 if c.components[0] < len(types)
             )
             self.reverse_work = reverse.work_bytes + bars + self._gradient_bytes()
+            if reverse.source.reverse is not None:
+                self.operations = forward.work, work_of(reverse.source.reverse.step)
+
+    def step_bytes(self) -> tuple[int, int]:
+        """What a step and a reverse step move at least: each value once, what is new written.
+
+        What a step hands on is not moved; gradients of constants are read and written.
+        """
+        step, shape = self.forward.params["step"], scan_shape(self.forward.params)
+        types = carry_types(step, shape)
+        consts, _, xs = (sum(map(_nbytes, own)) for own in shape.split_inputs(step.in_types))
+        carry = sum(map(_nbytes, types))
+        made = sum(
+            _nbytes(types[c.components[0]])
+            for c in find_chains(step, shape.n_consts, shape.n_carry)
+        )
+        ys = sum(map(_nbytes, step.out_types[shape.n_carry :]))
+        read = consts + carry + xs
+        return read + made + ys, read + ys + 2 * carry + 2 * self._gradient_bytes()
 
     def _gradient_bytes(self) -> int:
         """Gradients of constants add up in double precision."""
@@ -258,12 +303,17 @@ def _forecast_scan(sweep: _Sweep, measure: bool) -> ScanForecast:
     own.why = _why(plan)
     halo = sweep.reverse.params.get("halo") if sweep.reverse is not None else None
     if halo is not None:
-        own.ghost_bytes = halo.step_bytes
+        own.ghost_bytes, own.halo = halo.step_bytes, halo
     own.rebuild_advances = own.n_reverses if plan.request.resume else 0
+    own.operations, own.step_bytes = sweep.operations, sweep.step_bytes()
+    choice, demand = plan.choice, plan.demand
+    own.n_buffers, own.transfer_bytes = choice.n_buffers, demand.file_bytes
+    if choice.n_disk:
+        own.n_transfers = round(disk_transfers(shape.length, choice.n_slots + 1, choice.n_disk))
     rates = None
     if measure and sweep.reverse is not None and own.n_reverses:
         rates = trial(sweep.forward, sweep.reverse, plan)
-        own.seconds = rates.seconds(own.n_advances, own.n_reverses)
+        own.seconds, own.rates = rates.seconds(own.n_advances, own.n_reverses), rates
     own.alternatives = _alternatives(plan, rates)
     return own
 

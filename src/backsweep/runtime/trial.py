@@ -62,7 +62,7 @@ def _run_trial(
     if plan.choice.keeps_all:
         choice = Choice(StoreAll(m), 0)
     report = ScanReport()
-    short = replace(plan, choice=choice, shape=shape)
+    short = replace(plan, choice=choice, shape=shape, comm=None)
     results = run_scan_forward(p, args, report, short)
     track = results[-1]
     out_carry, ys = shape.split_outputs(step.out_types)
