@@ -215,7 +215,11 @@ EXAMPLES: dict[str, list[Example]] = {
         Example((BASE, ROWS[:, 0], POINTS, MORE_POINTS), {"unique": True}),
         Example((_complex((5,)), _complex((3,), 3), POINTS), {"unique": True}),
     ],
-    "reduce_max": [Example((X,), {"axes": a}) for a in ((0,), (1,), (0, 1))],
+    "reduce_max": [
+        Example((X,), {"axes": a} | more)
+        for a in ((0,), (1,), (0, 1))
+        for more in ({}, {"by_number": True})
+    ],
     "reduce_min": [Example((X,), {"axes": a}) for a in ((0,), (1,), (0, 1))],
     "argmax": [_extreme(X), _extreme(np.array([1.0, 3.0, 3.0, 2.0]))],
     "argmin": [_extreme(X), _extreme(np.array([3.0, 1.0, 1.0, 2.0]))],

@@ -9,19 +9,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from backsweep.api.calls import (
+    Argnums,
+    Call,
+    matching,
+    shaped_like_arguments,
+    trace_call,
+    unwrapped,
+)
 from backsweep.api.decomposed import run_in_blocks
+from backsweep.api.placed import Placements, check_replicated, with_placements
 from backsweep.api.pullback import Pullback
-from backsweep.api.tracer import Traced, apply_program, trace_function, type_of
-from backsweep.api.tree import Tree, flatten
+from backsweep.api.tracer import apply_program
 from backsweep.codegen import statistics
 from backsweep.comm import BlockedArray, Decomposition
-from backsweep.errors import DifferentiationError, ShapeError
-from backsweep.ir import ArrayType, Builder, Program, verify
+from backsweep.errors import DifferentiationError
+from backsweep.ir import Builder, Program, verify
 from backsweep.passes import check_forward_mode, jvp_program, simplify, transpose
 from backsweep.passes import linearize as linearize_program
 from backsweep.passes.gradient import cotangent_program, value_and_grad_program
@@ -30,72 +37,17 @@ from backsweep.runtime.fingerprint import fingerprint
 from backsweep.runtime.report import Report
 from backsweep.trace.tracing import active_trace
 
-Argnums = int | Sequence[int]
 
-
-@dataclass
-class _Call:
-    """A function traced on given arguments, with the leaves that are differentiated."""
-
-    traced: Traced
-    values: list[Any]
-    """Captured values, then arguments: the inputs of the program."""
-    active: list[bool]
-    trees: list[Tree]
-    """Of the differentiated arguments."""
-
-
-def _trace_call(function: Callable[..., Any], args: Sequence[Any], argnums: Argnums) -> _Call:
-    wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-    wanted = tuple(
-        k % len(args) if -len(args) <= k < len(args) else _no_argument(k, args) for k in wanted
-    )
-    leaves, tree = flatten(tuple(args))
-    types = [type_of(leaf) for leaf in leaves]
-    active: list[bool] = []
-    trees: dict[int, Tree] = {}
-    for k, arg in enumerate(args):
-        own, own_tree = flatten(arg)
-        active += [k in wanted] * len(own)
-        trees[k] = own_tree
-    for leaf_type, is_active in zip(types, active, strict=True):
-        if is_active and not leaf_type.is_inexact:
-            raise DifferentiationError(
-                f"an argument to be differentiated has dtype {leaf_type.dtype}; derivatives need "
-                "float or complex input: convert it with .astype(float), or leave it out of argnums"
-            )
-    traced = trace_function(function, types, tree, getattr(function, "__name__", "program"))
-    values = [*traced.captured, *(_as_input(v, t) for v, t in zip(leaves, types, strict=True))]
-    return _Call(traced, values, [False] * traced.n_captured + active, [trees[k] for k in wanted])
-
-
-def _no_argument(k: int, args: Sequence[Any]) -> int:
-    raise DifferentiationError(
-        f"argnums={k}, but the function was called with {len(args)} arguments"
-    )
-
-
-def _as_input(leaf: Any, type: ArrayType) -> Any:
-    if active_trace() is not None or isinstance(leaf, BlockedArray):
-        return leaf
-    return np.asarray(leaf, type.dtype)
-
-
-def _shaped_like_arguments(call: _Call, leaves: Sequence[Any], argnums: Argnums) -> Any:
-    """Leaves of the differentiated arguments as those arguments' containers."""
-    supply = iter(leaves)
-    results = []
-    for tree in call.trees:
-        results.append(tree.build([next(supply) for _ in range(tree.n_leaves - len(tree.static))]))
-    return results[0] if isinstance(argnums, int) else tuple(results)
-
-
-def _check_loss(type: Any) -> None:
+def _check_loss(program: Program) -> None:
+    if not program.outputs:
+        raise DifferentiationError("the function to differentiate returned nothing")
+    type: Any = program.out_types[0]
     if type.shape != () or type.dtype.kind != "f":
         raise DifferentiationError(
             f"the function to differentiate returned {type}; grad needs one real scalar: "
             "sum it, or take abs()**2 of complex values; vjp handles other outputs"
         )
+    check_replicated(program)
 
 
 def value_and_grad(
@@ -105,6 +57,7 @@ def value_and_grad(
     *,
     has_report: bool = False,
     decomposition: Decomposition | None = None,
+    placement: Placements = None,
 ) -> Callable[..., Any]:
     """A function that returns value and gradient.
 
@@ -122,6 +75,10 @@ def value_and_grad(
         same function on global shapes and computes its own block. Arrays whose last dimensions
         are those of the grid may be a `BlockedArray`, and their gradients are; all other values
         are whole on every rank.
+    placement : {"replicated", "varying"} or a sequence of one for each argument, optional
+        Needed if the function calls collectives (`comm.halo_exchange`, `comm.allreduce_sum`, ...)
+        itself. Each rank then traces it on arrays of its own: "varying", or the same on all ranks:
+        "replicated"; so are their gradients.
 
     Returns
     -------
@@ -131,7 +88,8 @@ def value_and_grad(
     Raises
     ------
     DifferentiationError
-        If the value is no real scalar or an argument is not floating point.
+        If the value is no real scalar, or not the same on all ranks, or an argument is not
+        floating point.
 
     Examples
     --------
@@ -143,19 +101,18 @@ def value_and_grad(
     def evaluated(*args: Any) -> Any:
         begin = time.perf_counter()
         before = statistics.copy()
-        call = _trace_call(function, args, argnums)
+        call = trace_call(function, args, argnums, is_cut=decomposition is not None)
+        call = with_placements(call, placement, decomposition)
         out_types = call.traced.program.out_types
-        if not out_types:
-            raise DifferentiationError("the function to differentiate returned nothing")
-        _check_loss(out_types[0])
+        _check_loss(call.traced.program)
         program = value_and_grad_program(call.traced.program, call.active)
         report = Report()
         outputs = _applied(program, call.values, decomposition, report)
         n = len(out_types)
-        out = call.traced.out_tree.build([_unwrapped(v) for v in outputs[:n]])
+        out = call.traced.out_tree.build([unwrapped(v) for v in outputs[:n]])
         if has_aux and not (isinstance(out, tuple) and len(out) == 2):
             raise DifferentiationError("has_aux=True: the function must return (value, aux)")
-        gradient = _shaped_like_arguments(call, outputs[n:], argnums)
+        gradient = shaped_like_arguments(call, outputs[n:], argnums)
         if not has_report:
             return out, gradient
         _complete(report, before, begin, outputs[:1], outputs[n:])
@@ -175,11 +132,6 @@ def _applied(
     return run_in_blocks(program, values, decomposition, report)
 
 
-def _unwrapped(value: Any) -> Any:
-    """0-d results as NumPy scalars."""
-    return value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
-
-
 def _complete(report: Report, before: Any, begin: float, value: Any, gradient: Any) -> None:
     report.seconds = time.perf_counter() - begin
     report.n_compilations = statistics.compilations - before.compilations
@@ -196,12 +148,15 @@ def grad(
     has_aux: bool = False,
     *,
     decomposition: Decomposition | None = None,
+    placement: Placements = None,
 ) -> Callable[..., Any]:
     """A function that returns the gradient; with `has_aux` ``(gradient, aux)``.
 
     See `value_and_grad`.
     """
-    both = value_and_grad(function, argnums, has_aux, decomposition=decomposition)
+    both = value_and_grad(
+        function, argnums, has_aux, decomposition=decomposition, placement=placement
+    )
 
     def evaluated(*args: Any) -> Any:
         out, gradient = both(*args)
@@ -216,6 +171,7 @@ def jvp(
     tangents: Sequence[Any],
     *,
     decomposition: Decomposition | None = None,
+    placement: Placements = None,
 ) -> tuple[Any, Any]:
     """Value and directional derivative, in one forward sweep.
 
@@ -224,24 +180,26 @@ def jvp(
     function : callable
     primals, tangents : tuple
         Arguments and directions, of the same structure.
-    decomposition : Decomposition, optional
+    decomposition, placement : optional
         As for `value_and_grad`.
 
     Returns
     -------
     value, tangent : pytree
     """
-    call = _trace_call(function, primals, tuple(range(len(primals))))
-    dots = _matching(call, tangents)
+    argnums = tuple(range(len(primals)))
+    call = trace_call(function, primals, argnums, is_cut=decomposition is not None)
+    call = with_placements(call, placement, decomposition)
+    dots = matching(call, tangents)
     keep = [t.is_inexact for t in call.traced.program.out_types]
     program, _ = jvp_program(call.traced.program, call.active, keep=keep)
     program = check_forward_mode(verify(simplify(program)))
     results = _applied(program, [*call.values, *dots], decomposition)
-    outputs = [_unwrapped(v) for v in results]
+    outputs = [unwrapped(v) for v in results]
     return _paired(call, outputs, keep)
 
 
-def _paired(call: _Call, outputs: list[Any], keep: list[bool]) -> tuple[Any, Any]:
+def _paired(call: Call, outputs: list[Any], keep: list[bool]) -> tuple[Any, Any]:
     n = len(keep)
     dots = iter(outputs[n:])
     tangents = [
@@ -250,38 +208,31 @@ def _paired(call: _Call, outputs: list[Any], keep: list[bool]) -> tuple[Any, Any
     return call.traced.out_tree.build(outputs[:n]), call.traced.out_tree.build(tangents)
 
 
-def _matching(call: _Call, tangents: Any) -> list[Any]:
-    """Tangents as arrays of the types of the active inputs."""
-    leaves, _ = flatten(tuple(tangents))
-    types = [v.type for v, a in zip(call.traced.program.inputs, call.active, strict=True) if a]
-    if len(leaves) != len(types):
-        raise ShapeError(f"{len(types)} tangents are needed, {len(leaves)} were given")
-    for k, (leaf, type) in enumerate(zip(leaves, types, strict=True)):
-        if np.shape(leaf) != type.shape:
-            raise ShapeError(f"tangent {k} has shape {np.shape(leaf)}, {type.shape} is needed")
-    return [_as_input(v, t) for v, t in zip(leaves, types, strict=True)]  # type: ignore[arg-type]
-
-
-def _trace_outside(function: Callable[..., Any], primals: Sequence[Any], what: str) -> _Call:
+def _trace_outside(
+    function: Callable[..., Any], primals: Sequence[Any], what: str, *, is_cut: bool = False
+) -> Call:
     if active_trace() is not None:
         raise DifferentiationError(
             f"{what} inside a traced function is not supported: use grad, value_and_grad or jvp"
         )
-    return _trace_call(function, primals, tuple(range(len(primals))))
+    return trace_call(function, primals, tuple(range(len(primals))), is_cut=is_cut)
 
 
-def _linearized(call: _Call) -> Any:
+def _linearized(call: Call) -> Any:
     parts = linearize_program(call.traced.program, call.active)
     report = Report()
     values = [np.array(v) for v in call.values]  # later changes must not reach the pullback
     results = run_program(verify(parts.primal), values, report)
-    outputs = [_unwrapped(np.array(v)) for v in results[: parts.n_outputs]]
+    outputs = [unwrapped(np.array(v)) for v in results[: parts.n_outputs]]
     residuals = list(results[parts.n_outputs :])
     return parts, call.traced.out_tree.build(outputs), residuals, report
 
 
 def vjp(
-    function: Callable[..., Any], *primals: Any, decomposition: Decomposition | None = None
+    function: Callable[..., Any],
+    *primals: Any,
+    decomposition: Decomposition | None = None,
+    placement: Placements = None,
 ) -> tuple[Any, Pullback]:
     """Value and pullback.
 
@@ -292,6 +243,8 @@ def vjp(
         Copied, as captured arrays are: changing them later does not change the pullback.
     decomposition : Decomposition, optional
         As for `value_and_grad`. Each call of the pullback then runs forward again.
+    placement : optional
+        As for `value_and_grad`. Cotangents of replicated values are replicated, too.
 
     Returns
     -------
@@ -299,7 +252,8 @@ def vjp(
     pullback : Pullback
         Takes a cotangent of the value's structure, returns a tuple of cotangents.
     """
-    call = _trace_outside(function, primals, "vjp")
+    call = _trace_outside(function, primals, "vjp", is_cut=decomposition is not None)
+    call = with_placements(call, placement, decomposition)
     if decomposition is not None:
         return _vjp_in_blocks(call, decomposition, tuple(range(len(primals))))
     parts, value, residuals, report = _linearized(call)
@@ -311,19 +265,19 @@ def vjp(
     argnums = tuple(range(len(primals)))
 
     def build(bars: Any) -> Any:
-        return _shaped_like_arguments(call, bars, argnums)
+        return shaped_like_arguments(call, bars, argnums)
 
     return value, Pullback(program, residuals, out_types, build, report)
 
 
 def _vjp_in_blocks(
-    call: _Call, decomposition: Decomposition, argnums: Argnums
+    call: Call, decomposition: Decomposition, argnums: Argnums
 ) -> tuple[Any, Pullback]:
     program, values = call.traced.program, [_kept(v) for v in call.values]
-    outputs = [_unwrapped(v) for v in run_in_blocks(program, values, decomposition)]
+    outputs = [unwrapped(v) for v in run_in_blocks(program, values, decomposition)]
 
     def build(bars: Any) -> Any:
-        return _shaped_like_arguments(call, bars, argnums)
+        return shaped_like_arguments(call, bars, argnums)
 
     def run(program: Program, arguments: list[Any], report: Report) -> list[Any]:
         return run_in_blocks(program, arguments, decomposition, report)
@@ -348,23 +302,26 @@ def _with_all_cotangents(program: Program, parts: Any, given: list[bool], types:
     return b.build(outputs, program.name)
 
 
-def linearize(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
+def linearize(
+    function: Callable[..., Any], *primals: Any, placement: Placements = None
+) -> tuple[Any, Callable[..., Any]]:
     """Value and the linear map from tangents of the inputs to tangents of the value.
 
-    A scan's tangent is run again from its initial state at each call.
+    A scan's tangent is run again from its initial state at each call. `placement` is as for
+    `value_and_grad`.
     """
-    call = _trace_outside(function, primals, "linearize")
+    call = with_placements(_trace_outside(function, primals, "linearize"), placement)
     # The map is the forward mode: refuse now what could not be run later.
     check_forward_mode(simplify(jvp_program(call.traced.program, call.active)[0]))
     parts, value, residuals, report = _linearized(call)
     out_types: Any = call.traced.program.out_types
 
     def pushforward(*tangents: Any) -> Any:
-        dots = _matching(call, tangents)
+        dots = matching(call, tangents)
         arguments = [*residuals, *dots]
         results = iter(unaliased(run_program(parts.tangent, arguments, report), arguments))
         full = [
-            _unwrapped(next(results)) if active else np.zeros(t.shape, t.dtype)
+            unwrapped(next(results)) if active else np.zeros(t.shape, t.dtype)
             for active, t in zip(parts.active_out, out_types, strict=True)
         ]
         return call.traced.out_tree.build(full)
@@ -378,6 +335,7 @@ def hvp(
     tangents: Sequence[Any],
     *,
     decomposition: Decomposition | None = None,
+    placement: Placements = None,
 ) -> tuple[Any, Any]:
     """Gradient and product of the Hessian with a direction, forward over reverse.
 
@@ -387,7 +345,7 @@ def hvp(
         Returns a real scalar.
     primals, tangents : tuple
         Arguments and directions. The Hessian is that with respect to all of them.
-    decomposition : Decomposition, optional
+    decomposition, placement : optional
         As for `value_and_grad`.
 
     Returns
@@ -396,4 +354,19 @@ def hvp(
         One entry for each argument; alone where there is one argument.
     """
     argnums: Argnums = 0 if len(primals) == 1 else tuple(range(len(primals)))
-    return jvp(grad(function, argnums), primals, tangents, decomposition=decomposition)
+    if placement is None:
+        return jvp(grad(function, argnums), primals, tangents, decomposition=decomposition)
+    call = trace_call(function, primals, tuple(range(len(primals))))
+    call = with_placements(call, placement, decomposition)
+    _check_loss(call.traced.program)
+    program = value_and_grad_program(call.traced.program, call.active)
+    gradient = program.outputs[len(call.traced.program.outputs) :]
+    program = Program(program.inputs, program.equations, gradient, program.name)
+    program, _ = jvp_program(program, call.active, keep=[True] * len(gradient))
+    program = check_forward_mode(verify(simplify(program)))
+    results = apply_program(program, [*call.values, *matching(call, tangents)])
+    n = len(gradient)
+    return (
+        shaped_like_arguments(call, results[:n], argnums),
+        shaped_like_arguments(call, results[n:], argnums),
+    )

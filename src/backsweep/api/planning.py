@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from backsweep.api.calls import Argnums
 from backsweep.api.decomposed import cut
-from backsweep.api.derivatives import Argnums, value_and_grad
+from backsweep.api.derivatives import value_and_grad
 from backsweep.api.tracer import trace_function, type_of
 from backsweep.api.tree import flatten
 from backsweep.comm import Decomposition
@@ -52,7 +53,8 @@ def plan(
 
     def planned(*args: Any) -> Forecast:
         leaves, tree = flatten(tuple(args))
-        traced = trace_function(gradient, [type_of(leaf) for leaf in leaves], tree)
+        types = [type_of(leaf) for leaf in leaves]
+        traced = trace_function(gradient, types, tree, is_cut=decomposition is not None)
         program = traced.program
         if decomposition is not None:
             values = [*traced.captured, *leaves]

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, final
 
+from backsweep.api.calls import Argnums
 from backsweep.api.decomposed import cut, digest
-from backsweep.api.derivatives import Argnums, value_and_grad
+from backsweep.api.derivatives import value_and_grad
 from backsweep.api.tracer import trace_function, type_of
 from backsweep.api.tree import flatten
 from backsweep.codegen.statistics import statistics
@@ -76,7 +77,8 @@ def scaling(
     def found(*args: Any) -> Scaling:
         leaves, tree = flatten(tuple(args))
         types = [type_of(leaf) for leaf in leaves]
-        traced, seconds = _timed(lambda: trace_function(gradient, types, tree))
+        is_cut = decomposition is not None
+        traced, seconds = _timed(lambda: trace_function(gradient, types, tree, is_cut=is_cut))
         program, values = traced.program, (*traced.captured, *leaves)
         if measured is not None:
             return Scaling(program, values, decomposition, measured, seconds)

@@ -60,10 +60,15 @@ class Traced:
 
 
 def trace_function(
-    function: Callable[..., Any], types: Sequence[ArrayType], in_tree: Tree, name: str = "program"
+    function: Callable[..., Any],
+    types: Sequence[ArrayType],
+    in_tree: Tree,
+    name: str = "program",
+    *,
+    is_cut: bool = False,
 ) -> Traced:
-    """Run a function once on traced arguments."""
-    with new_trace(function) as trace:
+    """Run a function once on traced arguments; `is_cut` says that blocks of it will be run."""
+    with new_trace(function, is_cut) as trace:
         names = leaf_names(function, in_tree.paths())
         arguments = [trace.builder.input(t, n) for t, n in zip(types, names, strict=True)]
         args = in_tree.build([wrap(v) for v in arguments])

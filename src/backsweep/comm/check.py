@@ -5,7 +5,7 @@ from __future__ import annotations
 from backsweep.comm.base import AbstractComm
 from backsweep.comm.errors import Agreed
 
-_MAX_SHOWN = 60  # characters
+_MAX_SHOWN = 100  # characters
 
 
 def require_equal(comm: AbstractComm, what: str, digest: str) -> None:

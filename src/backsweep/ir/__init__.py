@@ -5,7 +5,7 @@ from backsweep.ir.evaluate import evaluate
 from backsweep.ir.intern import interned, program_text
 from backsweep.ir.printer import format_program, program_hash
 from backsweep.ir.program import Atom, Equation, Literal, Primitive, Program, Source, Var
-from backsweep.ir.types import ArrayType, TrajectoryType
+from backsweep.ir.types import ArrayType, Placement, TrajectoryType, joined_placement
 from backsweep.ir.verify import verify
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Builder",
     "Equation",
     "Literal",
+    "Placement",
     "Primitive",
     "Program",
     "Source",
@@ -22,6 +23,7 @@ __all__ = [
     "evaluate",
     "format_program",
     "interned",
+    "joined_placement",
     "program_hash",
     "program_text",
     "verify",

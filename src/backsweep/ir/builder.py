@@ -27,7 +27,7 @@ class Builder:
         return var
 
     def __call__(self, primitive: Primitive, *inputs: Atom, **params: Any) -> Any:
-        types = primitive.type_rule(params, *(a.type for a in inputs))
+        types = primitive.result_types(params, [a.type for a in inputs])
         if isinstance(types, ArrayType):
             return self._append(primitive, inputs, params, (types,))[0]
         return self._append(primitive, inputs, params, tuple(types))

@@ -41,9 +41,10 @@ def interned(program: Program) -> Program:
     """The first program that was seen with this text, from the same lines of the user.
 
     Shapes, constants and order are in the text, arrays never. A program that holds other
-    programs is left as it is: their parameters (a user's own objects, say) need not be.
+    programs is left as it is: their parameters (a user's own objects, say) need not be. So is one
+    that communicates: two communicators may have one text.
     """
-    if any(e.primitive.kind in ("control", "call") for e in program.equations):
+    if any(e.primitive.kind in ("control", "call", "communication") for e in program.equations):
         return program
     lines = tuple(str(e.source) for e in program.equations)
     return _first(_Text(program_text(program), lines, program))

@@ -6,14 +6,14 @@ shapes. Nothing here knows how a program is made, changed or run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from typing import Literal as Choice
 
 import numpy as np
 
-from backsweep.ir.types import ArrayType, Type
+from backsweep.ir.types import ArrayType, Placement, Type, joined_placement
 
 Kind = Choice[
     "elementwise", "index", "reduce", "contract", "scan", "call", "control", "communication"
@@ -96,6 +96,8 @@ class Primitive:
         the evaluation and the generated code both follow from it.
     template : str, optional
         Source fragment of a basic elementwise operation.
+    takes, gives : {"replicated", "varying"}, optional
+        Of a communication: the placement of its operand and of its result.
     """
 
     name: str
@@ -109,6 +111,20 @@ class Primitive:
     transpose: Callable[..., Any] | None = None
     expand: Callable[..., Any] | None = None
     template: str | None = None
+    takes: Placement | None = None
+    gives: Placement | None = None
+
+    def result_types(self, params: Params, inputs: Sequence[Type]) -> Any:
+        """Of its type rule, with placements: one type, or a tuple of them."""
+        found = self.type_rule(params, *inputs)
+        placement = None if self.kind == "control" else joined_placement(inputs)
+        if placement is None:
+            return found
+        if self.gives is not None:
+            placement = self.gives
+        if isinstance(found, ArrayType):
+            return found.placed(placement)
+        return tuple(t.placed(placement) for t in found)
 
     def is_linear_in(self, position: int) -> bool:
         if self.linearity == "none":

@@ -24,7 +24,7 @@ from backsweep.primitives.shape import sum_to, zeros
 Flags = tuple[bool, ...]
 
 
-def _cached_with_program(function: Callable[..., Any]) -> Callable[..., Any]:
+def cached_with_program(function: Callable[..., Any]) -> Callable[..., Any]:
     """Results of a program are kept as long as it is: it may hold a user's object (external)."""
     known: WeakKeyDictionary[Program, dict[Any, Any]] = WeakKeyDictionary()
 
@@ -38,7 +38,7 @@ def _cached_with_program(function: Callable[..., Any]) -> Callable[..., Any]:
     return lookup
 
 
-@_cached_with_program
+@cached_with_program
 def carry_fixpoint(
     step: Program, n_consts: int, n_carry: int, active: Flags
 ) -> tuple[Flags, Flags]:
@@ -378,4 +378,10 @@ CONTROL_TRANSPOSE.update(
     while_tangent=_t_scan_tangent,
     remat_tangent=_t_remat_tangent,
 )
-__all__ = ["carry_fixpoint", "jvp_cond", "jvp_step", "value_and_grad_program"]
+__all__ = [
+    "cached_with_program",
+    "carry_fixpoint",
+    "jvp_cond",
+    "jvp_step",
+    "value_and_grad_program",
+]

@@ -18,6 +18,7 @@ from backsweep.primitives import elementwise as ew
 from backsweep.primitives import gather as g
 from backsweep.primitives import index as ix
 from backsweep.primitives import shape as sh
+from backsweep.primitives.communication import SILENT
 
 Rule = Callable[[Builder, Equation, tuple[Atom, ...], "Definitions"], Atom | None]
 
@@ -108,7 +109,10 @@ def eliminate_dead(equations: list[Equation], outputs: tuple[Atom, ...]) -> list
 
 def communicates(eqn: Equation) -> bool:
     """Whether other ranks wait for an equation: it is run although its results are not used."""
-    return eqn.primitive.kind == "communication" or "halo" in eqn.params
+    if eqn.primitive.kind == "communication":
+        return eqn.primitive not in SILENT
+    held = (p for p in eqn.params.values() if isinstance(p, Program))
+    return "halo" in eqn.params or any(communicates(e) for p in held for e in p.equations)
 
 
 def prune_scan(eqn: Equation, live: set[Var]) -> Equation:

@@ -61,7 +61,7 @@ def scan_shape(params: Any) -> ScanShape:
 
 
 def stacked(type: ArrayType, length: int) -> ArrayType:
-    return ArrayType((length, *type.shape), type.dtype)
+    return ArrayType((length, *type.shape), type.dtype, placement=type.placement)
 
 
 def _type_scan(p: Any, *types: Any) -> tuple[Any, ...]:
@@ -73,7 +73,7 @@ def _type_scan(p: Any, *types: Any) -> tuple[Any, ...]:
     wanted = (*s_consts, *s_carry, *(stacked(t, shape.length) for t in s_xs))
     pairs = [*zip(given, wanted, strict=True), *zip(out_carry, s_carry, strict=True)]
     for a, b in pairs:
-        if (a.shape, a.dtype) != (b.shape, b.dtype):
+        if not a.fits(b):
             raise ProgramError(f"scan: a value is {a}, its step wants {b}")
     return (*s_carry, *(stacked(t, shape.length) for t in ys))
 

@@ -32,6 +32,8 @@ def _jvp_extremum(argument: str) -> Any:
     def jvp(b: Builder, eqn: Any, inputs: Any, tangents: Any) -> Any:
         (x,), (x_dot,) = inputs, tangents
         axes = eqn.params["axes"]
+        if eqn.params.get("by_number"):
+            return _jvp_by_number(b, eqn, x, x_dot)
         kept = [k for k in range(x.type.ndim) if k not in axes]
         shape = tuple(x.type.shape[k] for k in kept)
 
@@ -49,6 +51,27 @@ def _jvp_extremum(argument: str) -> Any:
         return (out,), (b(sum_, picked, axes=(len(shape),)),)
 
     return jvp
+
+
+def _jvp_by_number(b: Builder, eqn: Any, x: Atom, x_dot: Atom) -> Any:
+    """The same where axes may be cut into blocks: elements are numbered, none are moved."""
+    axes, shape = eqn.params["axes"], x.type.shape
+    kept = tuple(k for k in range(len(shape)) if k not in axes)
+    int64, number, stride = np.dtype(np.int64), None, 1
+    for axis in reversed(axes):
+        line = b(iota, shape=shape, axis=axis, dtype=int64)
+        line = line if stride == 1 else b(ew.mul, line, scalar(stride, line))
+        number = line if number is None else b(ew.add, number, line)
+        stride *= shape[axis]
+    assert number is not None
+    out = b(eqn.primitive, x, **eqn.params)
+    attains = b(ew.eq, x, b(broadcast, out, shape=shape, dims=kept))
+    attains = b(ew.logical_or, attains, b(ew.ne, x, x))  # NaN wins
+    some = b(ew.select, attains, number, scalar(stride, number))
+    lowest = b(reduce_min, some, **eqn.params)
+    is_it = b(ew.eq, number, b(broadcast, lowest, shape=shape, dims=kept))
+    picked = b(ew.select, is_it, x_dot, scalar(0, x_dot))
+    return (out,), (b(sum_, picked, axes=axes),)
 
 
 def _size(type: ArrayType, axes: tuple[int, ...]) -> int:

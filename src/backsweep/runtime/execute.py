@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from backsweep.comm.collectives import kept_exchanges
 from backsweep.errors import ScheduleError
 from backsweep.ir import Equation, Program, evaluate
 from backsweep.passes import jvp_program, vjp_program
@@ -25,6 +26,7 @@ from backsweep.runtime.loop import run_while, run_while_forward
 from backsweep.runtime.plan import ScanPlan, plan_program
 from backsweep.runtime.report import Report
 from backsweep.runtime.scan import run_scan, run_scan_forward, run_scan_reverse
+from backsweep.runtime.talking import talks, together
 from backsweep.runtime.together import Blocks
 from backsweep.runtime.watch import entered_scan
 
@@ -44,7 +46,9 @@ def run_program(
     ScheduleError
         If a scan asks to be resumed and the program is only a part of a gradient.
     """
-    with finite.at_most_once():
+    # Blocks of one program have been compared when it was cut.
+    compared = together(program, arguments) if blocks is None else kept_exchanges()
+    with finite.at_most_once(), compared:
         return _run(program, arguments, report, is_resumable, blocks)
 
 
@@ -67,6 +71,11 @@ def _run(
         raise ScheduleError(
             "resume=True is for grad and value_and_grad, whose sweeps are one call: vjp and "
             "linearize return in the middle"
+        )
+    if blocks is None and talks(program):
+        raise ScheduleError(
+            "resume=True is not supported where a program calls collectives itself: leave it out, "
+            "or let backsweep cut the grid with decomposition="
         )
     with journal_of(requests, program, arguments, blocks) as journal:
         handlers.journal = journal

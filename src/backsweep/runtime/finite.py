@@ -20,6 +20,7 @@ from backsweep.ir import Source
 from backsweep.ir.cause import is_finite
 from backsweep.primitives.control import scan_shape
 from backsweep.runtime import locate
+from backsweep.runtime.talking import ranks_of
 from backsweep.runtime.watch import field_names
 from backsweep.trace.tracing import user_source
 
@@ -101,9 +102,9 @@ def _tell(params: Any, known: str, locate_it: Callable[[], locate.Found]) -> Non
     if told:
         return
     try:
-        # Of a block the others would have to run again as well.
-        is_block = "halo" in params
-        found = locate.Found(f"{known}, in this rank's block") if is_block else locate_it()
+        # The others would have to run the steps again as well.
+        is_shared = ranks_of(params) is not None
+        found = locate.Found(f"{known}, on this rank") if is_shared else locate_it()
     except Exception as error:  # what is known is worth more than why the rest is not
         found = locate.Found(f"{known} (not located: {type(error).__name__}: {error})")
     if found.is_from_inputs:

@@ -116,7 +116,7 @@ class _Loop:
                 program, self.shape.any_length, in_place=not self.keeps, halts=True
             )
 
-        compiled = try_compile(program, build)
+        compiled = try_compile(program, build, self.params)
         self.memory: StateMemory | None = None
         self.machine: Any
         if isinstance(compiled, str):

@@ -19,6 +19,7 @@ from backsweep.runtime.checkpointing import Checkpointing, effective
 from backsweep.runtime.choose import MOST_ONLINE, Choice, Demand, share
 from backsweep.runtime.compiled import compile_forward, residual_plan, threads_for
 from backsweep.runtime.report import ScanReport
+from backsweep.runtime.talking import ranks_of, why_together
 from backsweep.schedule import AbstractSchedule
 
 FORWARD = ("scan_forward", "while_forward")
@@ -125,18 +126,18 @@ def demand_of(params: Any) -> Demand:
         slot_bytes,
         sum(t.nbytes for t in types),
         contiguous_bytes(step, shape) if is_known else MOST_ONLINE * slot_bytes,
-        _advance_seconds(step, shape) if uses_disk else float("inf"),
+        _advance_seconds(step, shape) if uses_disk and not why_together(params) else float("inf"),
     )
 
 
 def plan_scan(params: Any, choice: Choice, demand: Demand) -> ScanPlan:
     """The plan of a scan_forward whose schedule is chosen."""
     step, shape = params["step"], scan_shape(params)
-    residuals = _residuals(params) if choice.keeps_all and not why_python(step) else None
+    is_kept = choice.keeps_all and not (why_python(step) or why_together(params))
+    residuals = _residuals(params) if is_kept else None
     if residuals is not None and shape.length * _residual_bytes(residuals) > choice.memory:
         residuals = None
-    halo = params.get("halo")
-    comm = None if halo is None else halo.comm
+    comm = ranks_of(params)
     if comm is not None and not all(comm.allgather(residuals is not None)):
         residuals = None
     request = effective(params.get("checkpointing"))
@@ -202,11 +203,11 @@ def _alive_together(program: Program) -> list[list[Equation]]:
 
 
 def _agreed(params: Any, choice: Choice) -> Choice:
-    """Of a scan that is cut into blocks: the choice of the rank that can keep least, for all."""
-    halo = params.get("halo")
-    if halo is None:
+    """Of a scan that ranks run together: the choice of the rank that can keep least, for all."""
+    comm = ranks_of(params)
+    if comm is None:
         return choice
-    every: list[Choice] = halo.comm.allgather(choice)
+    every: list[Choice] = comm.allgather(choice)
     return min(every, key=lambda c: (c.keeps_all, c.n_slots + c.n_disk, c.n_slots))
 
 

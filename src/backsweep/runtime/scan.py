@@ -33,6 +33,7 @@ from backsweep.runtime.report import ScanReport
 from backsweep.runtime.resume import first_rows, rows_from, rows_of_rest, second_rows
 from backsweep.runtime.snapshots import close_store, closed_on_error, open_store, waited_seconds
 from backsweep.runtime.sweeper import KeptMachine, StateMemory, Sweeper, SweepInputs
+from backsweep.runtime.talking import why_together
 from backsweep.runtime.together import is_any
 from backsweep.runtime.watch import Watch, watched
 from backsweep.schedule.actions import ADVANCE
@@ -103,7 +104,7 @@ def run_scan(params: Any, args: Sequence[Any], event: Event = NOT_RESUMABLE) -> 
     step, shape = params["step"], scan_shape(params)
     halo, n = params.get("halo"), shape.any_length
     compiled = try_compile(
-        step, lambda: compile_forward(step, n, in_place=True, has_ghosts=halo is not None), halo
+        step, lambda: compile_forward(step, n, in_place=True, has_ghosts=halo is not None), params
     )
     if isinstance(compiled, str):
         return interpreted.run_scan(params, args, event)
@@ -174,11 +175,12 @@ def state_memory(
     )
 
 
-def try_compile(step: Program, build: Any, halo: Halo | None = None) -> CompiledSweep | str:
+def try_compile(step: Program, build: Any, params: Mapping[str, Any]) -> CompiledSweep | str:
     """The compiled sweep, or why there is none; ranks that run blocks have all one or none."""
     found: CompiledSweep | str
+    halo: Halo | None = params.get("halo")
     try:
-        found = why_python(step) or build()
+        found = why_python(step) or why_together(params) or build()
     except NotLowerable as reason:
         found = str(reason)
     if halo is None:
@@ -207,7 +209,7 @@ def run_scan_forward(
             has_ghosts="halo" in params,
         )
 
-    compiled = try_compile(step, build, params.get("halo"))
+    compiled = try_compile(step, build, params)
     if isinstance(compiled, str):
         report.executor = f"python ({compiled})"
         return interpreted.run_scan_forward(params, args, plan, report, event)

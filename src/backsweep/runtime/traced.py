@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from backsweep.ir import ArrayType, Program
-from backsweep.passes import vjp_program
+from backsweep.passes.ranks import adjoint_step
 from backsweep.primitives.control import ScanShape
 
 State = list[np.ndarray]
@@ -48,7 +48,7 @@ class TracedStep:
         from backsweep.runtime.execute import run_program
 
         if self.adjoint is None:
-            self.adjoint = vjp_program(self.step, self.active_in, self.active_out)
+            self.adjoint = adjoint_step(self.step, self.active_in, self.active_out)
         with self._noting(n):
             results = run_program(self.adjoint, [*self.consts, *state, *x, *state_bar, *y_bar])
         consts, carry, _ = self.shape.split_inputs(self.active_in)

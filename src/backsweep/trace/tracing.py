@@ -87,6 +87,8 @@ class Trace:
     index_pool: dict[Any, np.ndarray] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     """The user's names of captured values, by their id."""
+    is_cut: bool = False
+    """Whether the program will be cut into blocks."""
 
     def pooled(self, indices: np.ndarray, axis: int) -> np.ndarray:
         """One array object for equal index arrays of one axis on one line of the user.
@@ -162,12 +164,14 @@ def require_trace() -> Trace:
 
 
 @contextmanager
-def new_trace(function: Any = None) -> Iterator[Trace]:
+def new_trace(function: Any = None, is_cut: bool = False) -> Iterator[Trace]:
     """Make a nested trace the active one.
 
     `function` is what will be traced: arrays and random generators that it captures are watched.
+    With `is_cut` its program, and what is traced inside, will be cut into blocks.
     """
-    trace = Trace(_active.get())
+    parent = _active.get()
+    trace = Trace(parent, is_cut=is_cut or (parent is not None and parent.is_cut))
     for name, array in _captured_by_name(function):
         trace.names.setdefault(id(array), name)
         if isinstance(array, np.ndarray) and array.dtype.kind in "biufc":

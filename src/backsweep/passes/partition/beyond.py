@@ -10,7 +10,7 @@ from backsweep.ir import ArrayType, Atom, Var
 from backsweep.passes.partition.demand import Demand
 from backsweep.passes.partition.localise import Localiser
 from backsweep.passes.partition.scans import enclosing
-from backsweep.primitives.communication import halo_exchange
+from backsweep.primitives.communication import fetch_ghosts
 
 
 class Beyond:
@@ -48,7 +48,7 @@ class Beyond:
         pieces = self.demand.pieces.get(var, ())
         layout = enclosing([] if own is None else [own], pieces, shape)
         atom = local.builder(
-            halo_exchange,
+            fetch_ghosts,
             local.nothing(var.type) if mine is None else mine,
             shape=shape,
             owned=own or nothing,

@@ -13,7 +13,7 @@ from backsweep.comm import Decomposition
 from backsweep.comm.boxes import Box, hull, is_empty, volume
 from backsweep.ir import Atom, Equation, Literal, Program, Var
 from backsweep.passes.footprint import read_ranges, whole
-from backsweep.passes.partition.placement import Anchor, Placed, Placement, refused
+from backsweep.passes.partition.placement import EXTREMA, Anchor, Placed, Placement, refused
 
 
 def origin_of(box: Box) -> tuple[int, ...]:
@@ -209,7 +209,7 @@ class Demand:
     def reads(self, eqn: Equation, box: Box) -> list[Box | None]:
         """What a part of the output of an equation reads of each operand."""
         name = eqn.primitive.name
-        if name == "sum":
+        if name == "sum" or name in EXTREMA:
             return [self.summed(eqn, box)]
         if name == "gather" and self.placed.made(eqn.outputs[0]).is_partial:
             return self.points.gather_reads(eqn, box)
@@ -218,7 +218,7 @@ class Demand:
         return list(read_ranges(eqn, box))
 
     def summed(self, eqn: Equation, box: Box) -> Box | None:
-        """The part of an operand that this rank adds up."""
+        """The part of an operand that this rank adds up, or of which it takes the extremum."""
         x, axes = eqn.inputs[0], eqn.params["axes"]
         assert isinstance(x, Var)
         placement, kept = self.placed.seen[x], iter(box)

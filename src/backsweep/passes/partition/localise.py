@@ -12,12 +12,12 @@ from backsweep.ir import ArrayType, Atom, Builder, Equation, Literal, Var
 from backsweep.ir.builder import scalar
 from backsweep.passes.footprint import whole
 from backsweep.passes.partition.demand import Demand, origin_of, segments, unwrapped
-from backsweep.passes.partition.placement import refused
+from backsweep.passes.partition.placement import EXTREMA, of_nothing, refused
 from backsweep.primitives import elementwise as ew
 from backsweep.primitives import gather as g
 from backsweep.primitives import index as ix
 from backsweep.primitives.access import only_ones_differ
-from backsweep.primitives.communication import allreduce_sum
+from backsweep.primitives.communication import allreduce_max, allreduce_min, allreduce_sum
 from backsweep.primitives.shape import broadcast, full, reshape, zeros
 
 
@@ -122,7 +122,8 @@ class Localiser:
             return
         parts = [(box, self.emit(eqn, box)) for box in made]
         if out in self.demand.placed.parts:
-            parts = [self.summed_up(out, parts)]
+            is_extremum = eqn.primitive.name in EXTREMA
+            parts = [self.extremum(eqn, parts) if is_extremum else self.summed_up(out, parts)]
         for box, atom in parts:
             self.has(out, box, atom)
 
@@ -137,6 +138,20 @@ class Localiser:
             mine = zeros(self.builder, ArrayType(var.type.shape, var.type.dtype))
         comm = self.demand.owner.decomposition.comm
         return everywhere, self.builder(allreduce_sum, mine, comm=comm)
+
+    def extremum(self, eqn: Equation, parts: list[tuple[Box, Atom]]) -> tuple[Box, Atom]:
+        """Of the extrema of all ranks, whole on every rank."""
+        type = eqn.outputs[0].type
+        assert isinstance(type, ArrayType)
+        everywhere = whole(type)
+        mine: Atom = full(self.builder, of_nothing(eqn), type.shape)
+        if parts:
+            ((box, atom),) = parts
+            ones = (1,) * type.ndim
+            mine = self.builder(ix.update, mine, atom, starts=origin_of(box), steps=ones)
+        reduce = allreduce_max if eqn.primitive.name == "reduce_max" else allreduce_min
+        comm = self.demand.owner.decomposition.comm
+        return everywhere, self.builder(reduce, mine, comm=comm)
 
     def emit(self, eqn: Equation, box: Box) -> Atom:
         """The part of an equation's output in a box."""
@@ -267,6 +282,15 @@ class Localiser:
             type = ArrayType(box_shape(box), eqn.outputs[0].type.dtype)  # type: ignore[union-attr]
             return zeros(self.builder, type)
         return self.builder(eqn.primitive, self.get(eqn.inputs[0], part), **eqn.params)
+
+    def _reduce_max(self, eqn: Equation, box: Box) -> Atom:
+        part = self.demand.summed(eqn, box)
+        if part is None or is_empty(part):
+            return full(self.builder, of_nothing(eqn), box_shape(box))
+        params = {"axes": eqn.params["axes"]}
+        return self.builder(eqn.primitive, self.get(eqn.inputs[0], part), **params)
+
+    _reduce_min = _reduce_max
 
     def _cumsum(self, eqn: Equation, box: Box) -> Atom:
         (part,) = self.demand.reads(eqn, box)

@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from backsweep.errors import DecompositionError
-from backsweep.ir import Atom, Equation, Literal, Var
+from backsweep.ir import ArrayType, Atom, Equation, Literal, Var
 from backsweep.primitives.access import only_ones_differ
 
 LINEAR = {"neg", "mul", "div", "cast", "real", "imag", "conj"}
@@ -23,6 +25,8 @@ LINEAR = {"neg", "mul", "div", "cast", "real", "imag", "conj"}
 
 MOVES = {"slice", "pad", "broadcast", "transpose", "reshape", "sum", "stop_gradient"}
 """Linear operations of one operand that change no element."""
+
+EXTREMA = ("reduce_max", "reduce_min")
 
 LONGEST_WHOLE_SUM = 64
 """Elements of a sum that every rank that needs it may add up all of."""
@@ -255,10 +259,26 @@ def is_shared_out(x: Placement, axes: Sequence[int], shape: Sequence[int]) -> bo
 
 
 def _extremum(eqn: Equation, operands: list[Placement]) -> Placement:
+    """Of what each rank finds in its part; put together at once, for nothing goes through it."""
     (x,), axes = operands, eqn.params["axes"]
+    kept = tuple(a for k, a in enumerate(x.anchors) if k not in axes)
     if any(x.anchors[k] for k in axes):
-        raise refused(eqn, "runs along an axis that is cut, and is not shared out among ranks yet")
-    return Placement(tuple(a for k, a in enumerate(x.anchors) if k not in axes), x.fixed)
+        return Placement(kept, is_partial=True)
+    return Placement(kept, x.fixed)
+
+
+def of_nothing(eqn: Equation) -> Literal:
+    """What an extremum of nothing is."""
+    type = eqn.outputs[0].type
+    assert isinstance(type, ArrayType)
+    is_max, dtype = eqn.primitive.name == "reduce_max", type.dtype
+    if dtype.kind == "f":
+        value = -np.inf if is_max else np.inf
+    elif dtype.kind == "b":
+        value = not is_max
+    else:
+        value = np.iinfo(dtype).min if is_max else np.iinfo(dtype).max
+    return Literal(value, ArrayType((), dtype))
 
 
 def _concatenate(eqn: Equation, operands: list[Placement]) -> Placement:

@@ -8,6 +8,7 @@ import numpy as np
 
 from backsweep.ir import ArrayType, Atom, Equation, Literal, Program, Var
 from backsweep.passes.partition.placement import (
+    EXTREMA,
     MOVES,
     NeedsSum,
     Placed,
@@ -84,7 +85,7 @@ def _enter(eqn: Equation, placed: Placed, sums: set[Var], held: Several | None) 
     else:
         results = [place(eqn, [placed.of(a) for a in eqn.inputs])]
     for var, result in zip(eqn.outputs, results, strict=True):
-        if var in sums and result.is_partial:
+        if result.is_partial and (var in sums or eqn.primitive.name in EXTREMA):
             placed.parts[var] = result
             result = nowhere(var.type)
         placed.seen[var] = result

@@ -1,6 +1,7 @@
 """NumPy's functions and methods on traced arrays, registered by being imported."""
 
 from backsweep.trace.functions import (
+    collectives,
     contractions,
     creation,
     joining,
@@ -11,6 +12,7 @@ from backsweep.trace.functions import (
 )
 
 __all__ = [
+    "collectives",
     "contractions",
     "creation",
     "joining",

@@ -153,7 +153,9 @@ def _extremum(primitive: Any, name: str) -> Callable[..., TracedArray]:
             raise ValueError(f"{name} of no elements has no value{at_user_line()}")
         if type.dtype.kind in "c":
             raise trace_error(f"{name} of complex values is not supported: use abs() or .real")
-        value = require_trace().emit(primitive, atom, axes=axes) if axes else atom
+        trace = require_trace()
+        params = {"axes": axes, "by_number": True} if trace.is_cut else {"axes": axes}
+        value = trace.emit(primitive, atom, **params) if axes else atom
         return _finish(value, type.shape, axes, keepdims)
 
     rule.__name__ = name

@@ -1,0 +1,94 @@
+"""Programs that call collectives themselves, on real ranks."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+RANKS = Path(__file__).with_name("ranks.py")
+MORE = pytest.mark.slow_all
+
+
+def more(*values):
+    return pytest.param(*values, marks=MORE)
+
+
+def assert_right(run_program, ranks, *args):
+    done = run_program(RANKS, *args, ranks=ranks, timeout=300, BACKSWEEP_NO_JIT="1")
+    assert (done.code, done.out.strip()) == (0, f"right {ranks}"), done.out + done.err
+
+
+@pytest.mark.parametrize("ranks", [1, 2, more(3), 4])
+def test_dot_products_of_each_collective(run_program, ranks):
+    assert_right(run_program, ranks, "products_of_each")
+
+
+@pytest.mark.parametrize(
+    ("ranks", "first", "last"),
+    [(1, 0, 4), (2, 10, 15), (3, 20, 25), more(4, 30, 40), more(3, 100, 400), more(4, 400, 600)],
+)
+def test_dot_products_of_random_programs(run_program, ranks, first, last):
+    assert_right(run_program, ranks, "products_of_random", first, last)
+
+
+@pytest.mark.parametrize("ranks", [1, more(2), 3, more(4)])
+def test_gradients_are_those_of_one_process(run_program, ranks):
+    assert_right(run_program, ranks, "gradients")
+
+
+@pytest.mark.parametrize("ranks", [more(1), 3])
+def test_directions_and_second_derivatives(run_program, ranks):
+    assert_right(run_program, ranks, "directions")
+
+
+@pytest.mark.parametrize("ranks", [more(1), 2])
+def test_every_schedule_has_the_same_bits(run_program, ranks):
+    assert_right(run_program, ranks, "schedules")
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        "extrema",
+        "reductions",
+        "noticed",
+        "own_arithmetic",
+        "constant_on_one",
+        "ensembles",
+        "nested",
+        "own_steps",
+    ],
+)
+def test_on_three_ranks(run_program, job):
+    assert_right(run_program, 3, job)
+
+
+@pytest.mark.parametrize(
+    ("job", "ranks", "says"),
+    [
+        ("other_operation", 3, "the list of collectives, from number 0 on ("),
+        ("one_more", 3, "the list of collectives, from number 0 on ("),
+        ("none_on_one", 2, "the list of collectives, from number 0 on"),
+        ("other_dtype", 2, "allreduce_sum 0 float32[3]"),
+        ("other_size", 2, "allreduce_sum 0 float64[4]"),
+        ("other_width", 3, "width=(2)"),
+        ("in_the_step", 2, "scan of 3 steps: allreduce_max 0 float64[3]"),
+        ("other_length", 2, "scan of 4 steps"),
+        ("in_a_plain_scan", 2, "the list of collectives"),
+        ("other_values", 3, "what is said to be replicated is not the same on all ranks: ranks 1"),
+        ("other_cotangents", 2, "what is said to be replicated is not the same on all ranks"),
+        ("other_arithmetic", 2, "allreduce_sum(np.sum(u), comm) * (comm.rank + 1.0)"),
+        ("inactive_on_one", 2, "the list of collectives"),
+        ("one_raises", 3, "OSError: the model's file is not there"),
+    ],
+    ids=lambda value: value if str(value).isidentifier() else "",
+)
+def test_what_does_not_fit_ends_all_ranks_within_seconds(run_program, job, ranks, says):
+    begin = time.monotonic()
+    done = run_program(RANKS, job, ranks=ranks, timeout=60, BACKSWEEP_NO_JIT="1")
+    assert done.code == 1
+    assert says in done.err, done.err + done.out
+    assert ("MPI_Abort" in done.err) == (job == "one_raises"), "all ranks end of themselves"
+    assert time.monotonic() - begin < 40
