@@ -6,16 +6,24 @@ that several tests use is compiled once. Set BACKSWEEP_CACHE_DIR to keep it betw
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A collection in a process that has compiled much takes as long as this check allows.
+hypothesis.settings.register_profile(
+    "backsweep", suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("backsweep")
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -43,6 +51,14 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = tempfile.mkdtemp(prefix="backsweep-tests-")
         os.environ["BACKSWEEP_CACHE_DIR"] = folder
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_code_is_not_garbage() -> Iterator[None]:
+    """What Numba has compiled stays; without this each collection looks at gigabytes of it."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

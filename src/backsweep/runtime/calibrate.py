@@ -30,7 +30,6 @@ from backsweep.runtime.machine import PARAMETERS, Machine, StepRates
 from backsweep.runtime.memory import available_bytes
 from backsweep.runtime.work import check_lengths
 from backsweep.storage import Layout
-from backsweep.storage.hdf5 import HDF5Store
 
 N_COPIES, COPIED_BYTES = 7, 1 << 25
 N_SHORT, N_LONG, LONG_BYTES = 200, 30, 1 << 20
@@ -306,6 +305,8 @@ def _files(folder: Path) -> dict[str, float]:
 
 def _file_seconds(folder: Path, n_bytes: int) -> tuple[float, float]:
     """To write a snapshot of so many bytes, and to read it."""
+    from backsweep.storage.hdf5 import HDF5Store  # importing backsweep does not load HDF5
+
     state = [np.zeros(n_bytes, np.uint8)]
     layout = Layout(("u",), (state[0].shape,), (state[0].dtype,))
     with HDF5Store(folder, layout, prefix=f"trial-{n_bytes}") as store:
