@@ -31,7 +31,7 @@ def test_programs(run_program, ranks):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [3, 5, more(7), more(8)])
+@pytest.mark.parametrize("ranks", [3, more(5), more(7), more(8)])
 def test_programs_on_one_cut_each(run_program, ranks):
     assert_right(run_program, ranks, "programs_in_turn")
 
