@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,3 +114,35 @@ def run_program(tmp_path: Path) -> Callable[..., Finished]:
         return Finished(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture
+def ends_all_ranks(run_program: Callable[..., Finished]) -> Callable[[Path, str, int, str], None]:
+    """Run a job that cannot go on: it ends within seconds, and says why.
+
+    "one_raises" is a job in which one rank alone fails.
+    """
+
+    def check(script: Path, job: str, ranks: int, says: str) -> None:
+        begin = time.monotonic()
+        done = run_program(script, job, ranks=ranks, timeout=60, BACKSWEEP_NO_JIT="1")
+        assert done.code == 1
+        assert says in done.err, done.err + done.out
+        assert ("MPI_Abort" in done.err) == (job == "one_raises"), "all ranks end of themselves"
+        assert time.monotonic() - begin < 40
+
+    return check
+
+
+@pytest.fixture
+def is_right(run_program: Callable[..., Finished]) -> Callable[..., None]:
+    """Run jobs of a script on ranks, of which the root says "right" and their number."""
+
+    def check(
+        script: Path, ranks: int, *jobs: object, timeout: float = 600, is_compiled: bool = False
+    ) -> None:
+        no_jit = "0" if is_compiled else "1"
+        done = run_program(script, *jobs, ranks=ranks, timeout=timeout, BACKSWEEP_NO_JIT=no_jit)
+        assert (done.code, done.out.strip()) == (0, f"right {ranks}"), done.out + done.err
+
+    return check

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -15,37 +14,32 @@ def more(*values):
     return pytest.param(*values, marks=MORE)
 
 
-def assert_right(run_program, ranks, *args):
-    done = run_program(RANKS, *args, ranks=ranks, timeout=300, BACKSWEEP_NO_JIT="1")
-    assert (done.code, done.out.strip()) == (0, f"right {ranks}"), done.out + done.err
-
-
 @pytest.mark.parametrize("ranks", [1, 2, more(3), 4])
-def test_dot_products_of_each_collective(run_program, ranks):
-    assert_right(run_program, ranks, "products_of_each")
+def test_dot_products_of_each_collective(is_right, ranks):
+    is_right(RANKS, ranks, "products_of_each")
 
 
 @pytest.mark.parametrize(
     ("ranks", "first", "last"),
     [(1, 0, 4), (2, 10, 15), (3, 20, 25), more(4, 30, 40), more(3, 100, 400), more(4, 400, 600)],
 )
-def test_dot_products_of_random_programs(run_program, ranks, first, last):
-    assert_right(run_program, ranks, "products_of_random", first, last)
+def test_dot_products_of_random_programs(is_right, ranks, first, last):
+    is_right(RANKS, ranks, "products_of_random", first, last)
 
 
 @pytest.mark.parametrize("ranks", [1, more(2), 3, more(4)])
-def test_gradients_are_those_of_one_process(run_program, ranks):
-    assert_right(run_program, ranks, "gradients")
+def test_gradients_are_those_of_one_process(is_right, ranks):
+    is_right(RANKS, ranks, "gradients")
 
 
 @pytest.mark.parametrize("ranks", [more(1), 3])
-def test_directions_and_second_derivatives(run_program, ranks):
-    assert_right(run_program, ranks, "directions")
+def test_directions_and_second_derivatives(is_right, ranks):
+    is_right(RANKS, ranks, "directions")
 
 
 @pytest.mark.parametrize("ranks", [more(1), 2])
-def test_every_schedule_has_the_same_bits(run_program, ranks):
-    assert_right(run_program, ranks, "schedules")
+def test_every_schedule_has_the_same_bits(is_right, ranks):
+    is_right(RANKS, ranks, "schedules")
 
 
 @pytest.mark.parametrize(
@@ -61,8 +55,8 @@ def test_every_schedule_has_the_same_bits(run_program, ranks):
         "own_steps",
     ],
 )
-def test_on_three_ranks(run_program, job):
-    assert_right(run_program, 3, job)
+def test_on_three_ranks(is_right, job):
+    is_right(RANKS, 3, job)
 
 
 @pytest.mark.parametrize(
@@ -85,10 +79,5 @@ def test_on_three_ranks(run_program, job):
     ],
     ids=lambda value: value if str(value).isidentifier() else "",
 )
-def test_what_does_not_fit_ends_all_ranks_within_seconds(run_program, job, ranks, says):
-    begin = time.monotonic()
-    done = run_program(RANKS, job, ranks=ranks, timeout=60, BACKSWEEP_NO_JIT="1")
-    assert done.code == 1
-    assert says in done.err, done.err + done.out
-    assert ("MPI_Abort" in done.err) == (job == "one_raises"), "all ranks end of themselves"
-    assert time.monotonic() - begin < 40
+def test_what_does_not_fit_ends_all_ranks_within_seconds(ends_all_ranks, job, ranks, says):
+    ends_all_ranks(RANKS, job, ranks, says)

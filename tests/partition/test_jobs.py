@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
-from partition.test_programs import RANKS, assert_right
+from partition.test_programs import RANKS
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_every_schedule_and_store(run_program, ranks):
-    assert_right(run_program, ranks, "schedules")
+def test_every_schedule_and_store(is_right, ranks):
+    is_right(RANKS, ranks, "schedules")
 
 
-def test_fifty_gradients_leave_nothing_behind(run_program):
-    assert_right(run_program, 2, "many_gradients")
+def test_fifty_gradients_leave_nothing_behind(is_right):
+    is_right(RANKS, 2, "many_gradients")
 
 
-def test_a_lost_message_is_noticed(run_program):
-    assert_right(run_program, 3, "lost_messages")
+def test_a_lost_message_is_noticed(is_right):
+    is_right(RANKS, 3, "lost_messages")
 
 
-def test_arrays_that_the_ranks_hold_may_be_arguments(run_program):
-    assert_right(run_program, 3, "parts_as_arguments")
+def test_arrays_that_the_ranks_hold_may_be_arguments(is_right):
+    is_right(RANKS, 3, "parts_as_arguments")
 
 
 def test_no_rank_has_a_global_array(run_program):
@@ -54,10 +52,5 @@ def test_no_rank_has_a_global_array(run_program):
     ],
     ids=lambda value: value if str(value).isidentifier() else "",
 )
-def test_what_cannot_go_on_ends_all_ranks_within_seconds(run_program, job, ranks, says):
-    begin = time.monotonic()
-    done = run_program(RANKS, job, ranks=ranks, timeout=60, BACKSWEEP_NO_JIT="1")
-    assert done.code == 1
-    assert says in done.err, done.err + done.out
-    assert ("MPI_Abort" in done.err) == (job == "one_raises"), "all ranks end of themselves"
-    assert time.monotonic() - begin < 40
+def test_what_cannot_go_on_ends_all_ranks_within_seconds(ends_all_ranks, job, ranks, says):
+    ends_all_ranks(RANKS, job, ranks, says)

@@ -8,6 +8,5 @@ RANKS = Path(__file__).with_name("waves.py")
 
 
 @pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow_all)])
-def test_a_wave_that_crosses_blocks(run_program, ranks):
-    done = run_program(RANKS, "all_cuts", ranks=ranks, timeout=400)
-    assert (done.code, done.out.strip()) == (0, f"right {ranks}"), done.out + done.err
+def test_a_wave_that_crosses_blocks(is_right, ranks):
+    is_right(RANKS, ranks, "all_cuts", is_compiled=True)

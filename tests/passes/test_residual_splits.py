@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 import backsweep as bs
+from backsweep.comm import serial
 from backsweep.ir import ArrayType, Builder, Program, Var, evaluate
 from backsweep.passes import vjp_program
 from backsweep.passes.delay import delay
 from backsweep.passes.residuals import plan_residuals, split_of_pair, split_of_step
 from backsweep.primitives import elementwise as ew
 from backsweep.primitives import index as ix
+from backsweep.primitives.communication import allreduce_sum
 from backsweep.primitives.control import scan_shape
+from backsweep.primitives.shape import broadcast, sum_
 from backsweep.runtime import plan as plan_module
 
 N = 9
@@ -106,3 +109,14 @@ def test_a_part_in_its_place_is_handed_on() -> None:
     np.testing.assert_array_equal(value, [0, 0, 2, 6, 12, 0])
     assert delay(handing(2), 1, 1, 2, 0).follows == {}
     assert delay(handing(1), 1, 1, 2, 0, stored=(1,)).follows == {}
+
+
+def test_what_all_ranks_must_call_is_not_handed_on() -> None:
+    """Of a sum over ranks in the step: one rank may begin with zero cotangents, another not."""
+    b = Builder()
+    field = ArrayType((6,), np.dtype(float))
+    c, first, second = b.input(field, "c"), b.input(field), b.input(field)
+    total = b(allreduce_sum, b(sum_, c, axes=(0,)), comm=serial())
+    new = b(ew.mul, b(broadcast, total, shape=(6,), dims=()), first)
+    program = b.build([b(ew.add, first, second), new])
+    assert delay(program, 1, 1, 2, 0).follows == {}

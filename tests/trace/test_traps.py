@@ -15,7 +15,7 @@ from backsweep import numpy as bnp
 from backsweep.errors import BacksweepError, MutationError, ShapeError, TraceError
 from backsweep.ir import ArrayType
 from backsweep.trace.array import lift, wrap
-from backsweep.trace.tracing import new_trace
+from backsweep.trace.tracing import content_checksum, new_trace
 
 U = np.arange(12.0).reshape(3, 4) - 4
 F = U.astype(np.float32)
@@ -235,6 +235,17 @@ def test_captured_array_that_changes() -> None:
 
     with pytest.raises(MutationError, match=r"read at .*test_traps\.py:\d+"):
         run_traced(function, [U])
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "c16", "i8"])
+def test_all_bits_of_an_array_and_their_order_count(dtype: str) -> None:
+    """Even those that a sum of words does not see: all signs, two elements that change places."""
+    x = np.arange(1, 8193).astype(dtype)
+    swapped = x.copy()
+    swapped[[5, 9]] = x[[9, 5]]
+    found = [content_checksum(a) for a in (x, -x, swapped, x[::-1], np.roll(x, 1))]
+    assert len(set(found)) == 5
+    assert content_checksum(x.copy()) == found[0]
 
 
 def test_writing_to_a_captured_value() -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Self, final
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from backsweep.closing import Closing
 from backsweep.inverse.history import History, Row
 from backsweep.runtime.checkpointing import format_bytes
 
@@ -18,7 +18,7 @@ console = Console(highlight=False, soft_wrap=True, markup=False)
 
 
 @final
-class EvaluationProgress:
+class EvaluationProgress(Closing):
     """Progress of an inversion.
 
     Parameters
@@ -45,12 +45,8 @@ class EvaluationProgress:
             self.bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Take the bar away."""
         if self.bar is not None:
             self.bar.stop()
 

@@ -93,7 +93,8 @@ def _leaves(
         starts = tuple(sign * s for s in eqn.params["starts"])
         moved = tuple(a + s for a, s in zip(at or (0,) * len(starts), starts, strict=True))
         return _leaves(eqn.inputs[0], definitions, consts, moved)
-    if eqn.primitive.kind == "control":  # too dear to be computed where it is read
+    # Too dear to be computed where it is read; and not every rank may delay what another one does.
+    if eqn.primitive.kind in ("control", "communication"):
         return None
     if eqn.primitive.kind != "elementwise" and eqn.primitive is not sh.broadcast:
         inner = [_leaves(a, definitions, consts) for a in eqn.inputs]

@@ -203,6 +203,7 @@ class _Sweep:
         self.operations = forward.work, forward.work
         if self.reverse is not None:
             p = self.reverse.params
+            halo = p.get("halo")
             reverse = compile_reverse(
                 step,
                 shape.any_length,
@@ -212,6 +213,7 @@ class _Sweep:
                 plan=residuals,
                 delays=shape.length > 0,
                 adjoint=p.get("adjoint"),
+                fetched=() if halo is None else halo.fetched,
             )
             bars = sum(
                 size * round_up(types[c.components[0]].nbytes)

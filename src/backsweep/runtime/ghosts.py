@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backsweep.comm import AbstractComm, HaloExchange
-from backsweep.passes.partition.halo import Halo, HaloField, made_of_read
+from backsweep.passes.partition.halo import Halo, HaloField, components, made_of_read
 from backsweep.runtime.arrays import CALL, address_of
 from backsweep.runtime.pace import SharedPace
 
@@ -63,8 +63,7 @@ class Round:
         everywhere = [f for k, f in enumerate(fields) if read[k] or k in made]
         self.all = _Exchange(everywhere, comm)
         self.made = _Exchange([fields[k] for k in made], comm)
-
-        self.fetched = tuple(fields[k].component for k in made if fields[k].component >= 0)
+        self.fetched = components(fields, made)
 
     def begin(self, carried: Carried) -> None:
         """Fetch all ghosts of the first arrays, in place."""

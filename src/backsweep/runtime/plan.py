@@ -151,6 +151,7 @@ def _residuals(params: Any) -> ResidualPlan | None:
         return None
     if halo is None:
         return residual_plan(step, shape, params["active_in"])
+    # A collective that one rank computes again and another one keeps would wait for ever.
     if halo.adds_up or "adjoint" not in params:
         return None
     flags = params["active_in"], params["active_out"]

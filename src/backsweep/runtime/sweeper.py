@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from backsweep import config
+from backsweep.codegen.step import LoweredSerial
 from backsweep.codegen.sweep_source import REVERSE, Chain
 from backsweep.ir import ArrayType, Equation, Program
 from backsweep.primitives.control import ScanShape
@@ -220,9 +221,9 @@ class Sweeper:
     def _answer(self, tag: str, phases: Sequence[Any]) -> None:
         """Let compiled code run collectives: it tells where operands are and calls back."""
         for phase in phases:
-            slot = getattr(phase, "slot", None)
-            if slot is None:
+            if not isinstance(phase, LoweredSerial) or phase.slot is None:
                 continue
+            slot = phase.slot
             given = view(self.values[f"{tag}_work{slot.number}"], slot.shape, slot.dtype)
             call = CALL(partial(self._run_collective, phase.equation, given))
             self.keep.append(call)

@@ -82,6 +82,11 @@ class Halo:
     kept: list[Any] = field(default_factory=list, repr=False)
 
     @property
+    def fetched(self) -> tuple[int, ...]:
+        """Cotangents, by their component, of which this rank alone would have ghosts fetched."""
+        return components(self.bars, made_of_read(self.bars, [f.is_read for f in self.bars]))
+
+    @property
     def step_bytes(self) -> tuple[int, int]:
         """What a rank receives after a step forward, and after one of the adjoint."""
         sizes = [
@@ -105,3 +110,8 @@ def made_of_read(fields: Sequence[HaloField], read: Sequence[bool]) -> list[int]
             if wanted[k] and f.source >= 0:
                 wanted[f.source] = True
     return [k for k, f in enumerate(fields) if wanted[k] and f.source == k]
+
+
+def components(fields: Sequence[HaloField], numbers: Sequence[int]) -> tuple[int, ...]:
+    """Of the fields of some numbers, where the rank has them."""
+    return tuple(fields[k].component for k in numbers if fields[k].component >= 0)
