@@ -9,8 +9,9 @@ import numpy as np
 
 import backsweep as bs
 from backsweep.comm import BlockedArray, Decomposition, HaloExchange
+from backsweep.runtime.sweeper import StateMemory
 from partition.comparing import GRID, Case, check
-from partition.losses import diffused
+from partition.losses import diffused, final_field
 from partition.stencils import bump, field, receivers, records
 
 N_STEPS = 20
@@ -167,6 +168,40 @@ def _peak_of_gradient(comm, n):
 # ------------------------------------------------------------------ what goes wrong
 
 
+def shots_of_a_sum(comm):
+    """They are written out, but one ends before the next one begins: each has all the memory."""
+    little = bs.Checkpointing(memory="16 KiB")
+
+    def misfit(c):
+        def shot(at):
+            def step(u, x):
+                new = u.copy()
+                new[1:] += c[1:] * np.sin(u[:-1])
+                return new, new[at, 3] * x
+
+            return np.sum(bs.scan(step, 1.0 * c, np.arange(40.0), checkpointing=little)[1] ** 2)
+
+        return bs.sum_over([1, 4, 8], shot)
+
+    cut = Decomposition(GRID, (0,), comm)
+    *_, alone = bs.value_and_grad(misfit, has_report=True)(field(GRID))
+    *_, blocks = bs.value_and_grad(misfit, has_report=True, decomposition=cut)(field(GRID))
+    known, found = ([s.n_snapshots for s in report.scans] for report in (alone, blocks))
+    is_right = len(found) == 3 and 1 < min(known) < 30 and min(found) >= min(known)
+    return [] if is_right else [f"snapshots of shots: {found}, alone {known}"]
+
+
+def recorded(comm):
+    """The adjoint of blocks is not recorded as that of the grid."""
+    misfit, args = final_field(GRID)
+    try:
+        with bs.record_adjoint("adjoint.h5"):
+            _evaluate(comm, misfit, *args)
+    except RecordError as error:
+        return [] if "blocks" in str(error) and not os.path.exists("adjoint.h5") else [str(error)]
+    return ["was not refused"]
+
+
 def _evaluate(comm, misfit, *args, shape=GRID):
     cut = Decomposition(shape, (0,), comm)
     bs.value_and_grad(misfit, decomposition=cut)(*args)
@@ -224,3 +259,26 @@ def far_reads(comm):
         return records(step, 1.0 * c)
 
     return _evaluate(comm, misfit, field((400, 3)), shape=(400, 3))
+
+
+def called_back(comm):
+    """Compiled code that calls back leaves no memory to the collector, and says what failed."""
+
+    def fails(array, op="sum"):
+        raise ValueError("no luck")
+
+    def norm(u0):
+        def step(u, _):
+            new = u / np.sum(u**2)
+            new[1:] += 0.1 * u[:-1]
+            return new, None
+
+        return bs.scan(step, u0, length=3)[0][2, 3]
+
+    gradient = bs.grad(norm, decomposition=Decomposition(GRID, (0,), comm))
+    gc.collect()
+    gc.disable()
+    gradient(field(GRID))
+    assert not [o for o in gc.get_objects() if isinstance(o, StateMemory)]
+    comm.allreduce = fails
+    gradient(field(GRID))

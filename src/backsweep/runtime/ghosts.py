@@ -15,7 +15,7 @@ from backsweep.runtime.arrays import CALL, address_of
 from backsweep.runtime.pace import SharedPace
 
 if TYPE_CHECKING:
-    from backsweep.runtime.sweeper import Sweeper
+    from backsweep.runtime.sweeper import Failure, Sweeper
 
 
 @dataclass(frozen=True)
@@ -132,18 +132,18 @@ class Ghosts:
         sweeper.pace = SharedPace(sweeper.pace.steps, self.comm)
         for what, (n, find) in served.items():
             made = sweeper.bind(f"{what}_made", np.zeros(max(1, n), np.int64))
-            call = CALL(self._server(sweeper, getattr(self, what), made[:n], find))
+            call = CALL(self._server(sweeper.failure, getattr(self, what), made[:n], find))
             sweeper.keep.append(call)
             sweeper.values[f"fetch_{what}"] = address_of(call)
 
     @staticmethod
     def _server(
-        sweeper: Sweeper, round_: Round, made: np.ndarray, find: Found
+        failure: Failure, round_: Round, made: np.ndarray, find: Found
     ) -> Callable[[], None]:
         known: dict[tuple[int, ...], Callable[[], None]] = {}
 
         def serve() -> None:
-            if sweeper.error is not None:
+            if failure.error is not None:
                 return
             try:
                 key = tuple(made.tolist())
@@ -153,7 +153,7 @@ class Ghosts:
                     known[key] = round_.step(find(key))
                 known[key]()
             except BaseException as error:  # compiled code cannot raise it
-                sweeper.error = error
+                failure.error = error
 
         return serve
 

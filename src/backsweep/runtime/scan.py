@@ -346,8 +346,8 @@ def _serve_reverse(
 ) -> None:
     """Let a reverse sweep fetch ghosts, and whatever advances for it."""
     ghosts.states.begin(Carried(track.driver.initial))
-    ghosts.bars.begin(results.carried(end))
-    served = {"bars": (len(results.rings), results.carried_at)}
+    ghosts.bars.begin(results.carried_bars.begin(end))
+    served = {"bars": (len(results.rings), results.carried_bars.at)}
     states = {"states": (len(track.driver.initial), track.memory.carried_at)}
     if not track.keeps_all:
         served |= states
