@@ -9,6 +9,7 @@ import numpy as np
 
 import backsweep as bs
 from backsweep.comm import BlockedArray, Decomposition, HaloExchange
+from backsweep.errors import RecordError
 from backsweep.runtime.sweeper import StateMemory
 from partition.comparing import GRID, Case, check
 from partition.losses import diffused, final_field
