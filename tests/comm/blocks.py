@@ -86,9 +86,16 @@ def ghosts_are_what_their_owners_hold(comm):
                     array = np.full((2 * part.shape[0], *part.shape[1:]), 77, part.dtype, "F")[::2]
                     array[inside(box, layout)] = part[inside(box, layout)]
                     arrays.append(array)
+                contiguous = [np.empty(a.shape, a.dtype) for a in arrays]
+                repeated = halo.prepared(contiguous)
+                for _ in range(2):
+                    for again, array in zip(contiguous, arrays, strict=True):
+                        again[...] = array
+                    repeated()
                 halo.exchange(arrays)
-                for array, part in zip(arrays, expected, strict=True):
+                for array, again, part in zip(arrays, contiguous, expected, strict=True):
                     assert np.array_equal(array, part), (shape, axes, periodic)
+                    assert np.array_equal(again, part), (shape, axes, periodic)
             n_peers = len({m.rank for m in halo._outgoing})
             assert halo.n_messages == n_peers or halo_module.LONG == 1
             assert halo.n_bytes >= sum(p.view.nbytes for m in halo._outgoing for p in m.pieces)
@@ -134,11 +141,11 @@ def a_lost_addition_is_noticed(comm):
     with HaloExchange(comm, *fields, ["f8"] * 3) as halo:
         finish = halo.finish_transposed
 
-        def forget_one(arrays):
+        def forget_one():
             """Of a message, and of the own periodic images."""
             halo._additions_after = halo._additions_after[1:]
             halo._images = halo._images[1:]
-            finish(arrays)
+            finish()
 
         if comm.rank == 0:
             halo.finish_transposed = forget_one
@@ -178,9 +185,7 @@ def long_messages_travel_without_a_copy(comm):
                 arrays = [np.zeros((7, 5)) for _ in range(copies)]
                 for k, array in enumerate(arrays):
                     array[2:-1] = whole[lo:hi] + k
-                halo.start(arrays)
-                assert len(halo._direct) == len(halo._incoming)
-                halo.finish(arrays)
+                halo.exchange(arrays)
                 assert not any(m.buffer.any() for m in halo._outgoing)
                 for k, array in enumerate(arrays):
                     assert np.array_equal(array, part_of(whole, layout) + k)
@@ -200,8 +205,8 @@ def messages_of_two_exchanges_do_not_mix(comm):
         one.start(arrays[:1])
         other.start(arrays[1:])
         comm.allgather("objects in between")
-        other.finish(arrays[1:])
-        one.finish(arrays[:1])
+        other.finish()
+        one.finish()
     for array, sign in zip(arrays, (1, -1), strict=True):
         assert np.array_equal(array, sign * part_of(whole, ((lo - 1, hi + 1),)))
 
@@ -221,11 +226,13 @@ def many_exchanges_leave_nothing_behind(comm):
             for _ in range(50 if turn == 0 else 1):
                 halo.exchange(arrays)
                 halo.transposed(arrays)
+            ready = halo.prepared(arrays)
+            ready()
             if comm.size > 1:
-                assert len(halo._forward._sends) == halo.n_messages
-                assert not halo._forward._active
+                assert len(ready._messages._sends) == halo.n_messages
+                assert not ready._messages._active
         halo.close()
-        assert not getattr(halo._forward, "_sends", [])
+        assert not getattr(ready._messages, "_sends", [])
         sizes.append((count(), len(os.listdir("/proc/self/fd"))))
     assert sizes[-1] == sizes[5], sizes
     forgotten = HaloExchange(comm, *fields, ["f8"] * 3)  # freed when it is collected, or at the end

@@ -67,11 +67,11 @@ class Round:
 
     def begin(self, carried: Carried) -> None:
         """Fetch all ghosts of the first arrays, in place."""
-        self.all.bound(carried)()
+        self.all.prepared(carried)()
 
     def step(self, carried: Carried) -> Callable[[], None]:
         """What fetches the ghosts of arrays that a step has made; what it handed on has them."""
-        return self.made.bound(carried)
+        return self.made.prepared(carried)
 
     def close(self) -> None:
         self.all.close()
@@ -94,14 +94,14 @@ class _Exchange:
                 [f.dtype for f in fields],
             )
 
-    def bound(self, carried: Carried) -> Callable[[], None]:
+    def prepared(self, carried: Carried) -> Callable[[], None]:
         if self.exchange is None:
             return lambda: None
         arrays = [
             nothing if f.component < 0 else carried.arrays[f.component]
             for f, nothing in zip(self.fields, self._nothing, strict=True)
         ]
-        exchange = self.exchange.bound(arrays)  # type: ignore[arg-type]
+        exchange = self.exchange.prepared(arrays)  # type: ignore[arg-type]
 
         def fetch() -> None:
             exchange()
