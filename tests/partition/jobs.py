@@ -3,12 +3,17 @@
 import gc
 import os
 import resource
+import time
 
 import numpy as np
 
 import backsweep as bs
+from backsweep.codegen.overlap import Travelling
 from backsweep.comm import BlockedArray, Decomposition, HaloExchange
+from backsweep.comm.boxes import slices_in
+from backsweep.comm.prepared import PreparedExchange
 from backsweep.errors import RecordError
+from backsweep.runtime.ghosts import Round
 from backsweep.runtime.sweeper import StateMemory
 from partition.comparing import GRID, Case, check
 from partition.losses import diffused, final_field
@@ -17,7 +22,7 @@ from partition.stencils import bump, field, receivers, records
 N_STEPS = 20
 
 
-def simulation(checkpointing):
+def simulation(checkpointing, source=(3, 3)):
     """A program whose trajectory is kept as asked."""
 
     def build(grid):
@@ -29,7 +34,7 @@ def simulation(checkpointing):
                 new = 1.9 * u - 0.9 * old
                 new[2:-2] += c[2:-2] * (u[4:] - 2 * u[2:-2] + u[:-4])
                 new[:, 1:] += 0.1 * np.sin(u[:, :-1])
-                new[3, 3] += x
+                new[source] += x
                 return (new, u), new[ix, iz]
 
             _, y = bs.scan(step, (u0, 0.9 * u0), w, checkpointing=checkpointing)
@@ -115,6 +120,45 @@ def lost_messages(comm):
         finally:
             HaloExchange.prepared = prepared
     return wrong
+
+
+def messages_that_travel(comm, few=""):
+    """Rows that no message touches are computed meanwhile, and only those.
+
+    The source leaves the late way of `codegen.overlap` to the step, the records leave the early
+    one to its adjoint. Were all rows computed meanwhile, gradients would be wrong.
+    """
+    grid, ways = (120, 48), set()
+    write, start, quiet_rows = Travelling.write, PreparedExchange.start, Round.quiet_rows
+
+    def watched(self, *args):
+        ways.add(self.is_early)
+        write(self, *args)
+
+    def delayed(self):
+        time.sleep(1e-3 * (comm.rank % 2))
+        start(self)
+
+    def is_right(**schedule):
+        checkpointing = bs.Checkpointing(**schedule)
+        misfit, args = simulation(checkpointing, source=(grid[0] // 2, 3))(grid)
+        gradients = []
+        for cut in (None, Decomposition(grid, (0,), comm)):
+            os.environ["BACKSWEEP_NO_JIT"] = str(int(cut is None))
+            gradient = bs.value_and_grad(misfit, argnums=(0, 2), decomposition=cut)
+            gradients.append(gradient(*args))
+        (value, (c, w)), (found, (part, again)) = gradients
+        assert np.any(w)
+        c = c[slices_in(part.box, ((0, n) for n in grid))]
+        return found == value and np.array_equal(w, again) and np.array_equal(c, part.local)
+
+    Travelling.write, PreparedExchange.start = watched, delayed
+    checked = [is_right(schedule="store_all"), bool(few) or is_right(snapshots=2)]
+    Round.quiet_rows = lambda self, component: (0, 1 << 40)
+    is_noticed = not is_right(schedule="store_all")
+    Travelling.write, PreparedExchange.start, Round.quiet_rows = write, start, quiet_rows
+    outcome = checked, ways, any(comm.allgather(is_noticed))
+    return [] if outcome == ([True, True], {False, True}, True) else [str(outcome)]
 
 
 def _stencil_of_the_end(grid):

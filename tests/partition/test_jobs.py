@@ -24,6 +24,15 @@ def test_arrays_that_the_ranks_hold_may_be_arguments(is_right):
     is_right(RANKS, 3, "parts_as_arguments")
 
 
+@pytest.mark.compiles
+@pytest.mark.parametrize(
+    ("threads", "few"), [(1, ["few"]), pytest.param(2, [], marks=pytest.mark.slow_all)]
+)
+def test_rows_are_computed_while_messages_travel(is_right, monkeypatch, threads, few):
+    monkeypatch.setenv("BACKSWEEP_NUM_THREADS", str(threads))
+    is_right(RANKS, 2, "messages_that_travel", *few, is_compiled=True)
+
+
 def test_shots_of_a_sum_have_the_whole_budget_each(is_right):
     is_right(RANKS, 2, "shots_of_a_sum")
 

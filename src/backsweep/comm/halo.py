@@ -205,6 +205,31 @@ class HaloExchange(Closing):
         self._prepared.add(made)
         return made
 
+    def quiet_rows(self, field: int) -> tuple[int, int]:
+        """The longest range of rows of a local array that no exchange reads or writes.
+
+        Parameters
+        ----------
+        field : int
+
+        Returns
+        -------
+        first, last + 1 : int
+            Along the first axis; (n, n) if there are none.
+        """
+        n = self.shapes[field][0]
+        is_touched = np.zeros(n, bool)
+        for message in (*self._incoming, *self._outgoing):
+            for piece in message.pieces:
+                if piece.field == field:
+                    is_touched[piece.where[0]] = True
+        for image in self._images:
+            if image.field == field:
+                is_touched[image.ghost[0]] = is_touched[image.owned[0]] = True
+        ends = np.flatnonzero(np.diff(is_touched, prepend=True, append=True)).reshape(-1, 2)
+        lengths = ends[:, 1] - ends[:, 0]
+        return tuple(ends[np.argmax(lengths)].tolist()) if len(ends) else (n, n)
+
     def start(self, arrays: Sequence[np.ndarray]) -> None:
         """Begin an exchange, to compute in the meantime; see `PreparedExchange.start`."""
         made = self.prepared(arrays)
