@@ -56,6 +56,10 @@ def test_ranks_that_cannot_all_run_compiled_code_run_python(is_right):
     is_right(RANKS, 2, "not_on_one", is_compiled=True)
 
 
+def test_ranks_with_other_requests_plan_together(is_right):
+    is_right(RANKS, 2, "other_requests")
+
+
 def test_a_collective_that_fails_in_compiled_code_ends_all_ranks(ends_all_ranks):
     job = "one_raises_compiled"
     ends_all_ranks(RANKS, job, 2, "OSError: the network is gone", is_compiled=True)

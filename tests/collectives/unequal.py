@@ -50,6 +50,28 @@ def handed_on_by_some(comm: Any) -> list[str]:
     return said_by_all(comm, wrong)
 
 
+def other_requests(comm: Any) -> list[str]:
+    """Scans that share a budget on one rank and not on another are planned in one order."""
+    n = [4, 5, 4] if comm.rank else [3, 3, 2]
+    budgets = [bs.Checkpointing(snapshots=k) for k in n]
+
+    def loss(u: Any) -> Any:
+        total = 0.0
+        for k, budget in enumerate(budgets):
+            step = lambda u, _, k=k: (np.sin(u + 0.1 * k * allreduce_sum(u, comm)), None)  # noqa: E731
+            v, _ = bs.scan(step, u, length=9 + k, checkpointing=budget)
+            total = total + np.sum(v**2)
+        return allreduce_sum(total, comm)
+
+    how = {"placement": "varying", "has_report": True}
+    _, found, report = bs.value_and_grad(loss, **how)(np.cos(np.arange(3.0) + comm.rank))
+    budgets = [None] * 3
+    _, expected, _ = bs.value_and_grad(loss, **how)(np.cos(np.arange(3.0) + comm.rank))
+    wrong = [] if np.array_equal(found, expected) else ["other bits"]
+    kept = [s.n_snapshots for s in report.scans]
+    return said_by_all(comm, wrong if kept == [3, 3, 2] else [*wrong, f"snapshots: {kept}"])
+
+
 def not_on_one(comm: Any) -> list[str]:
     """Where the code of one rank is not to be had, or calls others, Python runs that of all."""
 
