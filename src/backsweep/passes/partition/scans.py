@@ -17,11 +17,10 @@ import numpy as np
 from backsweep.comm.boxes import Box, hull
 from backsweep.errors import DecompositionError
 from backsweep.ir import Equation, Program, Var
-from backsweep.passes.inline import inline_calls
 from backsweep.passes.linearize import vjp_program
 from backsweep.passes.partition.demand import Demand, Owner, Points, unwrapped
 from backsweep.passes.partition.placement import Anchor, Placed, Placement, located
-from backsweep.passes.partition.placing import known_value, place_program
+from backsweep.passes.partition.placing import known_value, place_program, written_out
 from backsweep.primitives.control import ScanShape, scan_shape
 
 MAX_HALO = 64
@@ -73,7 +72,7 @@ class ScanCut:
         `known` has the values of index arrays among its constants, by their number.
         """
         given, shape = eqn.params["step"], scan_shape(eqn.params)
-        step = inline_calls(given)
+        step = written_out(given)
         values = {step.inputs[k]: value for k, value in known.items()}
         consts, carry, xs = shape.split_inputs(list(operands))
         xs = [Placement(x.anchors[1:], x.fixed) for x in xs]
@@ -96,7 +95,7 @@ class ScanCut:
         """Of a reverse sweep: cotangents of consts, carries, xs."""
         p, shape = eqn.params, self.shape
         active_in, active_out = tuple(p["active_in"]), tuple(p["active_out"])
-        program = inline_calls(vjp_program(self.given, active_in, active_out, "reverse"))
+        program = written_out(vjp_program(self.given, active_in, active_out, "reverse"))
         seen = self.forward.placed.seen
         inputs = [seen[v] for v in self.step.inputs]
         carry_bars = [c for c, a in zip(self.carry, active_out, strict=False) if a]
