@@ -3,12 +3,15 @@
 import gc
 import os
 import resource
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 import backsweep as bs
 from backsweep.comm import BlockedArray, Decomposition, HaloExchange
+from backsweep.passes.partition.loops import LoopCut
+from partition import nested
 from partition.comparing import GRID, Case, check
 from partition.losses import diffused
 from partition.stencils import bump, field, receivers, records
@@ -108,6 +111,30 @@ def lost_messages(comm):
                     wrong.append(f"{case.name}, dropped {is_dropped}: {found}")
         finally:
             HaloExchange.finish, HaloExchange.bound = finish, bound
+    return wrong
+
+
+def too_little_room(comm):
+    """Cells that a loop in the step needs, and does not get, are noticed by the comparison."""
+    cases = [
+        Case("implicit", nested.implicit, axes=((0,), (1,))),
+        Case("three_deep", nested.three_deep, axes=((0,),)),
+    ]
+    grow, wrong = LoopCut._grow, []
+
+    def short(self, *args):
+        shape = self.shape
+        self.shape = replace(shape, length=shape.length - 1)
+        grow(self, *args)
+        self.shape = shape
+
+    for is_short in (False, True):
+        LoopCut._grow = short if is_short else grow
+        for case in cases:
+            found = check(comm, [case])
+            if bool(found) != is_short:
+                wrong.append(f"{case.name}, too little room {is_short}: {found}")
+    LoopCut._grow = grow
     return wrong
 
 

@@ -43,6 +43,12 @@ def test_random_programs(is_right, ranks, first, last):
     is_right(RANKS, ranks, "random_programs", first, last)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("ranks", "first", "last"), [(3, 0, 8), more(2, 8, 30), more(8, 30, 40)])
+def test_random_loops(is_right, ranks, first, last):
+    is_right(RANKS, ranks, "random_loops", first, last)
+
+
 @pytest.mark.slow_all
 @pytest.mark.parametrize("first", range(100, 500, 50))
 @pytest.mark.parametrize("ranks", [2, 3, 4, 5, 8])
@@ -57,6 +63,8 @@ def test_compiled_programs(is_right):
 
 
 @pytest.mark.slow_all
-@pytest.mark.parametrize("name", ["staggered", "padded_state", "between_cells", "periodic"])
+@pytest.mark.parametrize(
+    "name", ["staggered", "padded_state", "between_cells", "periodic", "implicit", "substeps"]
+)
 def test_more_compiled_programs(is_right, name):
     is_right(RANKS, 4, "programs", name, timeout=1200, is_compiled=True)

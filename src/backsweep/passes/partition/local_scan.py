@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from backsweep.comm.boxes import Box, box_shape, is_inside
-from backsweep.ir import ArrayType, Atom, Literal, Program, Var
+from backsweep.ir import ArrayType, Atom, Equation, Literal, Program, Var
 from backsweep.passes.delay import PATCHES
 from backsweep.passes.external import all_equations
+from backsweep.passes.partition.cut import AbstractScanCut, StepCut
 from backsweep.passes.partition.halo import Halo, HaloField
+from backsweep.passes.partition.local_loop import add_loop
 from backsweep.passes.partition.localise import Localiser, same_array
-from backsweep.passes.partition.scans import ScanCut, StepCut
+from backsweep.passes.partition.loops import LoopCut
+from backsweep.passes.partition.scans import ScanCut
 from backsweep.passes.simplify import simplify
 from backsweep.primitives.control import ScanShape
+from backsweep.primitives.index import update
 from backsweep.primitives.shape import full, zeros
+
+Cut = TypeVar("Cut", bound=AbstractScanCut)
 
 
 @dataclass
 class _Writer:
     """Writes one local program of a scan: the step, or the adjoint step of a sweep."""
 
-    scan: ScanCut
+    scan: AbstractScanCut
     cut: StepCut
     key: int | None
+    loops: dict[int, LocalScan[LoopCut]] = field(default_factory=dict)
+    """What is written of the scans in it, by the ids of their cuts."""
 
     def __post_init__(self) -> None:
         assert self.cut.demand is not None
@@ -35,7 +43,10 @@ class _Writer:
         if self.key is None:
             self._give_rooms()
         for eqn in self.cut.program.equations:
-            self.local.add(eqn)
+            if id(eqn) in self.cut.loops:
+                self._add_loop(eqn)
+            else:
+                self.local.add(eqn)
         self.outputs = self._outputs() if self.key is None else self._bars(self.key)
 
     def program(self, n_consts: int, extras: Sequence[np.ndarray]) -> Program:
@@ -47,22 +58,25 @@ class _Writer:
         return simplify(Program(inputs, equations, tuple(self.outputs), name))
 
     def _inputs(self) -> list[Var]:
-        scan, own = self.scan, self.scan.step.inputs
-        variables = list(self.cut.program.inputs)
-        layouts = [scan.layouts[v] for v in own]
-        if self.key is not None:
-            active = enumerate(scan.flags[self.key][1])
-            layouts += [scan.layout_of_output(k) for k, is_active in active if is_active]
-        found = [self._input(v, y) for v, y in zip(variables, layouts, strict=True)]
+        found = [self._input(k, var) for k, var in enumerate(self.cut.program.inputs)]
         return [v for v in found if v is not None]
 
-    def _input(self, var: Var, layout: Box | None) -> Var | None:
+    def _input(self, number: int, var: Var) -> Var | None:
+        layout = self.scan.layout_of_input(self.key, number)
         if layout is None:
             return None
         own = Var(var.type.with_shape(box_shape(layout)), var.name)  # type: ignore[union-attr]
         self.local.whole_inputs[var] = layout, own
-        self.local.has_unwrapped(var, layout, own, self.local.demand.pieces.get(var, ()))
+        pieces = self.local.demand.pieces.get(var, ())
+        if pieces:
+            self.local.has_unwrapped(var, layout, own, pieces, self.scan.right(self.key, number))
         return own
+
+    def _add_loop(self, eqn: Equation) -> None:
+        loop = self.cut.loops[id(eqn)]
+        if id(loop) not in self.loops:
+            self.loops[id(loop)] = write_scan(loop)
+        add_loop(self.local, eqn, self.loops[id(loop)])
 
     def _give_rooms(self) -> None:
         """Carries that end with patches (a source) get the room of their layout before them."""
@@ -82,10 +96,29 @@ class _Writer:
     def _outputs(self) -> list[Atom]:
         found: list[Atom] = []
         for k, atom in enumerate(self.cut.program.outputs):
-            layout = self.scan.layout_of_output(k)
-            if layout is not None:
-                found.append(self._kept(atom, self.scan.kept(self.cut, k), layout))
+            layout, box = self.scan.layout_of_output(k), self.scan.kept(self.cut, k)
+            if layout is None:
+                continue
+            if box not in (None, layout) and isinstance(self.scan, LoopCut):
+                found.append(self._over_old(k, atom, box, layout))
+            else:
+                found.append(self._kept(atom, box, layout))
         return found
+
+    def _over_old(self, k: int, atom: Atom, box: Box | None, layout: Box) -> Atom:
+        """A result of a loop's step, what was there before around it.
+
+        That is not right, but no worse an argument of a root or a quotient than zeros would be.
+        """
+        scan, b = self.scan, self.local.builder
+        if k >= scan.shape.n_carry or box is None:
+            return self._kept(atom, box, layout)
+        old = self.local.whole_inputs[scan.step.inputs[scan.shape.n_consts + k]][1]
+        new = self.local.get_unwrapped(atom, box)
+        if isinstance(new, Literal):
+            new = full(b, new, box_shape(box))
+        starts = tuple(a - f for (a, _), (f, _) in zip(box, layout, strict=True))
+        return b(update, old, new, starts=starts, steps=(1,) * len(box))
 
     def _bars(self, key: int) -> list[Atom]:
         scan, found = self.scan, []
@@ -107,10 +140,10 @@ class _Writer:
             return zeros(self.local.builder, type)
         if self.local.rooms.get(atom) == (box, layout):
             return self.local.get(atom, layout)
-        return self.local.placed(self.local.get(atom, box), box, layout)
+        return self.local.placed(self.local.get_unwrapped(atom, box), box, layout)
 
 
-def write_scan(scan: ScanCut) -> LocalScan:
+def write_scan(scan: Cut) -> LocalScan[Cut]:
     """The local programs of a scan of which everything is settled."""
     writers = [_Writer(scan, scan.forward, None)]
     writers += [_Writer(scan, cut, key) for key, cut in scan.reverses.items()]
@@ -126,7 +159,7 @@ def write_scan(scan: ScanCut) -> LocalScan:
 
 
 @dataclass
-class LocalScan:
+class LocalScan(Generic[Cut]):
     """What one rank runs of a scan.
 
     Attributes
@@ -138,7 +171,7 @@ class LocalScan:
         Constants that only this rank has: index arrays; after the other constants.
     """
 
-    cut: ScanCut
+    cut: Cut
     programs: Mapping[int | None, Program]
     extras: list[np.ndarray]
 
@@ -179,7 +212,7 @@ class LocalScan:
         flags_out = [*(active_out[j] for j in carry), *(active_out[n + j] for j in self.ys())]
         return tuple(flags_in), tuple(flags_out)
 
-    def halo(self, key: int | None) -> Halo:
+    def halo(self: LocalScan[ScanCut], key: int | None) -> Halo:
         """What is fetched after each step; with the key of a sweep, of its cotangents as well."""
         cut, n = self.cut, self.cut.shape.n_consts
         carry = list(cut.step.inputs[n : n + cut.shape.n_carry])
@@ -204,7 +237,7 @@ class LocalScan:
         adds_up = any(e.primitive.kind == "communication" for e in equations)
         return Halo(states, bars, cut.owner.decomposition.comm, adds_up)
 
-    def _is_read(self, k: int, places: Sequence[tuple[StepCut, Var]]) -> bool:
+    def _is_read(self: LocalScan[ScanCut], k: int, places: Sequence[tuple[StepCut, Var]]) -> bool:
         """Whether more of a carry is read than belongs to this rank."""
         own = self.cut.owned(k)
         for program, var in places:
@@ -215,7 +248,10 @@ class LocalScan:
         return False
 
     def _fields(
-        self, members: Sequence[int], read: Sequence[bool], sources: Sequence[int]
+        self: LocalScan[ScanCut],
+        members: Sequence[int],
+        read: Sequence[bool],
+        sources: Sequence[int],
     ) -> tuple[HaloField, ...]:
         cut, found = self.cut, []
         carry = cut.step.inputs[cut.shape.n_consts :]

@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from backsweep.errors import DecompositionError
 from backsweep.ir import ArrayType, Atom, Equation, Literal, Program, Var
-from backsweep.passes.inline import inline_calls, operations_of_scan
 from backsweep.passes.partition.placement import (
     EXTREMA,
     MOVES,
@@ -17,17 +15,7 @@ from backsweep.passes.partition.placement import (
     Placement,
     nowhere,
     place,
-    refused,
 )
-from backsweep.primitives.control import UNKNOWN
-
-LARGEST_INNER = 2000
-"""Operations of all steps of a scan inside a step that is written out."""
-
-
-def written_out(program: Program) -> Program:
-    """A step in which no call and no short scan is left: each rank computes its part of them."""
-    return inline_calls(program, LARGEST_INNER)
 
 
 def smallest_before(program: Program, var: Var, placements: dict[Var, Placement]) -> Var:
@@ -56,7 +44,7 @@ def place_program(
     program: Program,
     inputs: Sequence[Placement],
     whole_outputs: Sequence[bool],
-    held: Several | None = None,
+    held: Several,
 ) -> Placed:
     """Where the values of a program belong.
 
@@ -66,7 +54,7 @@ def place_program(
     inputs : sequence of Placement
     whole_outputs : sequence of bool
         Outputs that must not be partial.
-    held : callable, optional
+    held : callable
         Placements of the outputs of an equation that holds programs.
     """
     sums: set[Var] = set()
@@ -84,10 +72,8 @@ def place_program(
         return placed
 
 
-def _enter(eqn: Equation, placed: Placed, sums: set[Var], held: Several | None) -> None:
+def _enter(eqn: Equation, placed: Placed, sums: set[Var], held: Several) -> None:
     if eqn.primitive.kind == "control":
-        if held is None:
-            raise _uncut(eqn)
         results = held(eqn, placed)
     else:
         results = [place(eqn, [placed.of(a) for a in eqn.inputs])]
@@ -96,22 +82,6 @@ def _enter(eqn: Equation, placed: Placed, sums: set[Var], held: Several | None) 
             placed.parts[var] = result
             result = nowhere(var.type)
         placed.seen[var] = result
-
-
-def _uncut(eqn: Equation) -> DecompositionError:
-    """Why a loop inside a step was not written out."""
-    if eqn.params.get("length", UNKNOWN) == UNKNOWN:
-        return refused(
-            eqn,
-            "inside a step is not cut: how many steps it makes is only known when it runs",
-            "make a fixed number of them with scan or fori_loop",
-        )
-    return refused(
-        eqn,
-        f"inside a step has {eqn.params['length']} steps of its own, in all "
-        f"{operations_of_scan(eqn.params)} operations, and is cut up to {LARGEST_INNER} of them",
-        "make fewer inner steps in each outer one, or one scan of all inner steps",
-    )
 
 
 def known_value(
