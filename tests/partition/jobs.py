@@ -117,7 +117,7 @@ def lost_messages(comm):
 def too_little_room(comm):
     """Cells that a loop in the step needs, and does not get, are noticed by the comparison."""
     cases = [
-        Case("implicit", nested.implicit, axes=((0,), (1,))),
+        Case("implicit", nested.implicit, 1e-13, wholes=1e-13, axes=((0,), (1,))),
         Case("three_deep", nested.three_deep, axes=((0,),)),
     ]
     grow, wrong = LoopCut._grow, []

@@ -35,12 +35,14 @@ class _Writer:
     key: int | None
     loops: dict[int, LocalScan[LoopCut]] = field(default_factory=dict)
     """What is written of the scans in it, by the ids of their cuts."""
+    rights: dict[Var, Box | None] = field(default_factory=dict)
+    """What is right of the inputs of the local program, in their layouts."""
 
     def __post_init__(self) -> None:
         assert self.cut.demand is not None
         self.local = Localiser(self.cut.demand)
         self.inputs = self._inputs()
-        if self.key is None:
+        if self.key is None and not isinstance(self.scan, LoopCut):
             self._give_rooms()
         for eqn in self.cut.program.equations:
             if id(eqn) in self.cut.loops:
@@ -67,9 +69,8 @@ class _Writer:
             return None
         own = Var(var.type.with_shape(box_shape(layout)), var.name)  # type: ignore[union-attr]
         self.local.whole_inputs[var] = layout, own
-        pieces = self.local.demand.pieces.get(var, ())
-        if pieces:
-            self.local.has_unwrapped(var, layout, own, pieces, self.scan.right(self.key, number))
+        right = self.rights[own] = self.scan.right(self.key, number)
+        self.local.has_unwrapped(var, layout, own, self.local.demand.pieces.get(var, ()), right)
         return own
 
     def _add_loop(self, eqn: Equation) -> None:
@@ -99,26 +100,17 @@ class _Writer:
             layout, box = self.scan.layout_of_output(k), self.scan.kept(self.cut, k)
             if layout is None:
                 continue
-            if box not in (None, layout) and isinstance(self.scan, LoopCut):
-                found.append(self._over_old(k, atom, box, layout))
-            else:
-                found.append(self._kept(atom, box, layout))
+            found.append(self._kept(atom, box, layout, self._old(k)))
         return found
 
-    def _over_old(self, k: int, atom: Atom, box: Box | None, layout: Box) -> Atom:
-        """A result of a loop's step, what was there before around it.
+    def _old(self, k: int) -> Var | None:
+        """What stays around the part of a loop's carry that a step makes.
 
-        That is not right, but no worse an argument of a root or a quotient than zeros would be.
+        It is not right, but no worse an argument of a root or a quotient than zeros would be.
         """
-        scan, b = self.scan, self.local.builder
-        if k >= scan.shape.n_carry or box is None:
-            return self._kept(atom, box, layout)
-        old = self.local.whole_inputs[scan.step.inputs[scan.shape.n_consts + k]][1]
-        new = self.local.get_unwrapped(atom, box)
-        if isinstance(new, Literal):
-            new = full(b, new, box_shape(box))
-        starts = tuple(a - f for (a, _), (f, _) in zip(box, layout, strict=True))
-        return b(update, old, new, starts=starts, steps=(1,) * len(box))
+        if not isinstance(self.scan, LoopCut) or k >= self.scan.shape.n_carry:
+            return None
+        return self.local.whole_inputs[self.scan.step.inputs[self.scan.shape.n_consts + k]][1]
 
     def _bars(self, key: int) -> list[Atom]:
         scan, found = self.scan, []
@@ -128,19 +120,28 @@ class _Writer:
                 found.append(self._kept(self.cut.program.outputs[k], box, layout))
         return found
 
-    def _kept(self, atom: Atom, box: Box | None, layout: Box) -> Atom:
-        """An output in its layout; what is merely handed on goes with its ghosts."""
+    def _kept(self, atom: Atom, box: Box | None, layout: Box, old: Var | None = None) -> Atom:
+        """An output in its layout, zeros around it or what was there.
+
+        What is merely handed on goes with its ghosts.
+        """
         type = ArrayType(box_shape(layout), atom.type.dtype)  # type: ignore[union-attr]
         if isinstance(atom, Literal):
             return full(self.local.builder, atom, type.shape)
         handed = self.local.whole_inputs.get(atom)
         if handed is not None and handed[0] == layout:
-            return handed[1]
+            right = self.rights[handed[1]]
+            if box is None or (right is not None and is_inside(box, right)):
+                return handed[1]
         if box is None:
             return zeros(self.local.builder, type)
         if self.local.rooms.get(atom) == (box, layout):
             return self.local.get(atom, layout)
-        return self.local.placed(self.local.get_unwrapped(atom, box), box, layout)
+        part = self.local.get_unwrapped(atom, box)
+        if old is None or box == layout:
+            return self.local.placed(part, box, layout)
+        starts = tuple(a - f for (a, _), (f, _) in zip(box, layout, strict=True))
+        return self.local.builder(update, old, part, starts=starts, steps=(1,) * len(box))
 
 
 def write_scan(scan: Cut) -> LocalScan[Cut]:
