@@ -66,6 +66,16 @@ def place_adjoint(
     return _with_loops(lambda own: _place_step(own, inputs, whole), program)
 
 
+def _unknown_reach(eqn: Equation) -> DecompositionError:
+    if eqn.primitive.name.startswith("while"):
+        return refused(
+            eqn,
+            "inside a step is not cut: how many steps it makes is only known when it runs",
+            "make a fixed number of them with scan or fori_loop",
+        )
+    return refused(eqn, "inside a step is not cut: which cells it reads is not known", "trace it")
+
+
 def _too_long(eqn: Equation) -> DecompositionError:
     return refused(
         eqn,
@@ -114,11 +124,7 @@ def _place_step(program: Program, inputs: Sequence[Placement], whole: Sequence[b
             loop = loops[id(eqn)] = of_trajectory[eqn.inputs[0]]
             return _place_sweep(loop, eqn, operands)
         if eqn.primitive not in (c.scan, c.scan_forward):
-            raise refused(
-                eqn,
-                "inside a step is not cut: how many steps it makes is only known when it runs",
-                "make a fixed number of them with scan or fori_loop",
-            )
+            raise _unknown_reach(eqn)
         loop = loops[id(eqn)] = _place_loop(eqn, operands)
         if eqn.primitive is c.scan:
             return loop.outputs()
