@@ -11,9 +11,9 @@ import backsweep as bs
 from backsweep.comm import Decomposition, PlannedComm, serial
 from backsweep.comm.base import SerialComm
 from backsweep.errors import BacksweepError, DecompositionError, RecordError
-from partition import losses, points
+from backsweep.passes.partition import steps
+from partition import losses, nested, points
 from partition.comparing import GRID
-from partition.nested import relaxed
 from partition.stencils import field
 
 
@@ -60,7 +60,7 @@ def test_a_loop_in_the_step_that_reads_too_far_is_refused():
     cut = Decomposition(grid, (0,), PlannedComm(4))
 
     def misfit(n, c, u0):
-        u = bs.scan(lambda u, _: (relaxed(c, u, u, n), None), u0, length=2)[0]
+        u = bs.scan(lambda u, _: (nested.relaxed(c, u, u, n), None), u0, length=2)[0]
         return np.sum(u**2)
 
     args = field(grid), field(grid, 1)
@@ -68,6 +68,14 @@ def test_a_loop_in_the_step_that_reads_too_far_is_refused():
     says = r"nested.py:\d+: .*inside a step of 100 steps .* reads v 65 cells .* beyond the 50 of"
     with pytest.raises(BacksweepError, match=says):
         bs.plan(partial(misfit, 100), decomposition=cut)(*args)
+
+
+@pytest.mark.parametrize("build", [nested.substeps, nested.three_deep, nested.reactions])
+def test_a_loop_in_the_step_stays_a_loop(build, monkeypatch):
+    monkeypatch.setattr(steps, "LARGEST_INNER", 0)
+    misfit, args = build(GRID)
+    value, _ = bs.value_and_grad(misfit, decomposition=cut())(*args)
+    assert value == pytest.approx(misfit(*args), rel=1e-13)
 
 
 def test_a_long_loop_in_the_step_with_sums_over_ranks_is_refused():
