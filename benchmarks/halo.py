@@ -90,7 +90,7 @@ def make_halo(
     )
     assert halo.n_bytes == n_bytes
     arrays = [np.ones(shape, np.float32) for shape in halo.shapes]
-    return halo.bound(arrays), halo.close
+    return halo.prepared(arrays), halo.close
 
 
 def measure(

@@ -1,5 +1,6 @@
 """Run under mpiexec by test_comm.py: each rank checks, the root says "right"."""
 
+import itertools
 import sys
 
 import numpy as np
@@ -39,6 +40,45 @@ def sums_have_the_same_bits(comm):
             assert np.array_equal(total[0], tree_sum([t] for t in terms)[0])
         else:
             assert total is None
+
+
+def reductions_have_the_bits_of_a_loop(comm):
+    rng = np.random.default_rng(0)
+    for n in (0, 1, 3, 100, 1023, 5000, 12345):
+        for dtype, op in itertools.product(("f8", "f4", "c16", "i8"), ("sum", "max", "min")):
+            scale = 10.0 ** rng.integers(-8, 8, (comm.size, n))
+            terms = (rng.standard_normal((comm.size, n)) * scale).astype(dtype)
+            expected = terms[0].copy()
+            ufunc = {"sum": np.add, "max": np.maximum, "min": np.minimum}[op]
+            for term in terms[1:]:
+                expected = ufunc(expected, term)
+            got = comm.allreduce(terms[comm.rank], op)
+            assert got.dtype == expected.dtype
+            assert got.tobytes() == expected.tobytes(), (n, dtype, op)
+    whole = rng.standard_normal((comm.size, 7, 300))
+    expected = whole[0].copy()
+    for term in whole[1:]:
+        expected += term
+    given = whole[comm.rank]
+    for array in (given, np.asfortranarray(given), given[:, ::3]):
+        got = comm.allreduce(array)
+        assert np.array_equal(got, expected[:, ::3] if array.shape[1] == 100 else expected)
+        assert got.flags.c_contiguous
+    both = comm.allreduce(given[:2, :150]), comm.allreduce(given)[:2, :150]  # 2400 and 16800 bytes
+    assert both[0].tobytes() == both[1].tobytes()
+    assert comm.allreduce(np.float64(comm.rank), "max").shape == ()
+    assert comm.allreduce(np.float64(comm.rank), "max") == comm.size - 1
+    assert np.isnan(comm.allreduce([np.nan if comm.rank == 0 else 1.0], "max"))
+
+
+def long_reductions_go_piece_by_piece(comm):
+    from backsweep.comm import base
+
+    terms = np.random.default_rng(0).standard_normal((comm.size, 5000))
+    expected = comm.allreduce(terms[comm.rank])
+    before, base.PIECE = base.PIECE, 1 << 13
+    assert comm.allreduce(terms[comm.rank]).tobytes() == expected.tobytes()
+    base.PIECE = before
 
 
 def errors_are_agreed_on(comm):

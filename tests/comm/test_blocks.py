@@ -15,8 +15,6 @@ CHECKS = (
     "additions_have_an_order",
     "long_messages_travel_without_a_copy",
     "messages_of_two_exchanges_do_not_mix",
-    "reductions_have_the_bits_of_a_loop",
-    "long_reductions_go_piece_by_piece",
     "parts_of_a_job",
     "same_digests_pass",
     "arrays_in_parts",

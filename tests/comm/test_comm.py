@@ -13,10 +13,17 @@ from backsweep.comm.tree import items_of_rank
 from backsweep.errors import CommError
 
 RANKS = Path(__file__).with_name("ranks.py")
-CHECKS = ("objects_travel", "sums_have_the_same_bits", "errors_are_agreed_on", "teams_work")
+CHECKS = (
+    "objects_travel",
+    "sums_have_the_same_bits",
+    "reductions_have_the_bits_of_a_loop",
+    "long_reductions_go_piece_by_piece",
+    "errors_are_agreed_on",
+    "teams_work",
+)
 
 
-@pytest.mark.parametrize("ranks", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("ranks", [0, 1, 2, 3, 4, 7])
 def test_ranks_agree(run_program, ranks):
     done = run_program(RANKS, *CHECKS, ranks=ranks)
     assert (done.code, done.out.strip()) == (0, f"right {max(1, ranks)}"), done.err

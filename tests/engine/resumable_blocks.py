@@ -71,7 +71,7 @@ def arrange(settings: dict[str, Any], rank: int) -> None:
     if at_pause is not None and at_pause[0] in (rank, -1):
         act_at(journal.Journal, "_is_due", *at_pause[1:])
     if at_exchange is not None and at_exchange[0] == rank:
-        act_at(HaloExchange, "_begin", *at_exchange[1:])
+        act_at(HaloExchange, "begin", *at_exchange[1:])
 
 
 def act_at(owner: type, name: str, count: int, action: str) -> None:

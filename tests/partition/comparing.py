@@ -150,10 +150,6 @@ def _outcome(case: Case, comm: AbstractComm, axes: tuple[int, ...], grid: tuple[
         except bs.BacksweepError as error:
             return f"{type(error).__name__}: {error}"
         except Exception as error:  # on one rank perhaps: the others wait
-            if "PT_ALL" in __import__("os").environ:
-                import traceback
-
-                return f"{type(error).__name__}: {error} {traceback.format_exc().splitlines()[-3]}"
             error.add_note(f"in {case.name}, axes {axes}")
             raise
     try:

@@ -3,23 +3,29 @@
 import gc
 import os
 import resource
+import time
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
 import backsweep as bs
+from backsweep.codegen.overlap import Travelling
 from backsweep.comm import BlockedArray, Decomposition, HaloExchange
+from backsweep.comm.boxes import slices_in
+from backsweep.comm.prepared import PreparedExchange
+from backsweep.errors import RecordError
 from backsweep.passes.partition.loops import LoopCut
+from backsweep.runtime.ghosts import Round
+from backsweep.runtime.sweeper import StateMemory
 from partition import nested
 from partition.comparing import GRID, Case, check
-from partition.losses import diffused
+from partition.losses import diffused, final_field
 from partition.stencils import bump, field, receivers, records
 
 N_STEPS = 20
 
 
-def simulation(checkpointing):
+def simulation(checkpointing, source=(3, 3)):
     """A program whose trajectory is kept as asked."""
 
     def build(grid):
@@ -31,7 +37,7 @@ def simulation(checkpointing):
                 new = 1.9 * u - 0.9 * old
                 new[2:-2] += c[2:-2] * (u[4:] - 2 * u[2:-2] + u[:-4])
                 new[:, 1:] += 0.1 * np.sin(u[:, :-1])
-                new[3, 3] += x
+                new[source] += x
                 return (new, u), new[ix, iz]
 
             _, y = bs.scan(step, (u0, 0.9 * u0), w, checkpointing=checkpointing)
@@ -85,32 +91,37 @@ def lost_messages(comm):
         Case("slices", simulation(None), axes=((0,),)),
         Case("loss", _stencil_of_the_end, 1e-13, axes=((0,),)),
     ]
-    finish, bound, wrong = HaloExchange.finish, HaloExchange.bound, []
+    prepared, wrong = HaloExchange.prepared, []
     for is_dropped in (False, True):
         rounds = []
 
-        def lossy(self, arrays, work, is_dropped=is_dropped, rounds=rounds):
-            before = [a.copy() for a in arrays]
-            work()
-            rounds.append(1)
-            if is_dropped and comm.rank == comm.size - 1 and len(rounds) % 5 == 0:
-                for message in self._incoming[:1]:
-                    for piece in message.pieces:
-                        arrays[piece.field][piece.where] = before[piece.field][piece.where]
+        def lossy(self, arrays, is_dropped=is_dropped, rounds=rounds):
+            made, before = prepared(self, arrays), []
+            start, finish = made.start, made.finish
 
-        HaloExchange.finish = lambda self, arrays, lossy=lossy: lossy(
-            self, arrays, partial(finish, self, arrays)
-        )
-        HaloExchange.bound = lambda self, arrays, lossy=lossy: partial(
-            lossy, self, arrays, bound(self, arrays)
-        )
+            def remember():
+                before[:] = [a.copy() for a in arrays]
+                start()
+
+            def lose():
+                finish()
+                rounds.append(1)
+                if is_dropped and comm.rank == comm.size - 1 and len(rounds) % 5 == 0:
+                    for message in self._incoming[:1]:
+                        for piece in message.pieces:
+                            arrays[piece.field][piece.where] = before[piece.field][piece.where]
+
+            made.start, made.finish = remember, lose
+            return made
+
+        HaloExchange.prepared = lossy
         try:
             for case in cases:
                 found = check(comm, [case])
                 if bool(found) != is_dropped:
                     wrong.append(f"{case.name}, dropped {is_dropped}: {found}")
         finally:
-            HaloExchange.finish, HaloExchange.bound = finish, bound
+            HaloExchange.prepared = prepared
     return wrong
 
 
@@ -136,6 +147,45 @@ def too_little_room(comm):
                 wrong.append(f"{case.name}, too little room {is_short}: {found}")
     LoopCut._grow = grow
     return wrong
+
+
+def messages_that_travel(comm, few=""):
+    """Rows that no message touches are computed meanwhile, and only those.
+
+    The source leaves the late way of `codegen.overlap` to the step, the records leave the early
+    one to its adjoint. Were all rows computed meanwhile, gradients would be wrong.
+    """
+    grid, ways = (120, 48), set()
+    write, start, quiet_rows = Travelling.write, PreparedExchange.start, Round.quiet_rows
+
+    def watched(self, *args):
+        ways.add(self.is_early)
+        write(self, *args)
+
+    def delayed(self):
+        time.sleep(1e-3 * (comm.rank % 2))
+        start(self)
+
+    def is_right(**schedule):
+        checkpointing = bs.Checkpointing(**schedule)
+        misfit, args = simulation(checkpointing, source=(grid[0] // 2, 3))(grid)
+        gradients = []
+        for cut in (None, Decomposition(grid, (0,), comm)):
+            os.environ["BACKSWEEP_NO_JIT"] = str(int(cut is None))
+            gradient = bs.value_and_grad(misfit, argnums=(0, 2), decomposition=cut)
+            gradients.append(gradient(*args))
+        (value, (c, w)), (found, (part, again)) = gradients
+        assert np.any(w)
+        c = c[slices_in(part.box, ((0, n) for n in grid))]
+        return found == value and np.array_equal(w, again) and np.array_equal(c, part.local)
+
+    Travelling.write, PreparedExchange.start = watched, delayed
+    checked = [is_right(schedule="store_all"), bool(few) or is_right(snapshots=2)]
+    Round.quiet_rows = lambda self, component: (0, 1 << 40)
+    is_noticed = not is_right(schedule="store_all")
+    Travelling.write, PreparedExchange.start, Round.quiet_rows = write, start, quiet_rows
+    outcome = checked, ways, any(comm.allgather(is_noticed))
+    return [] if outcome == ([True, True], {False, True}, True) else [str(outcome)]
 
 
 def _stencil_of_the_end(grid):
@@ -192,6 +242,40 @@ def _peak_of_gradient(comm, n):
 
 
 # ------------------------------------------------------------------ what goes wrong
+
+
+def shots_of_a_sum(comm):
+    """They are written out, but one ends before the next one begins: each has all the memory."""
+    little = bs.Checkpointing(memory="16 KiB")
+
+    def misfit(c):
+        def shot(at):
+            def step(u, x):
+                new = u.copy()
+                new[1:] += c[1:] * np.sin(u[:-1])
+                return new, new[at, 3] * x
+
+            return np.sum(bs.scan(step, 1.0 * c, np.arange(40.0), checkpointing=little)[1] ** 2)
+
+        return bs.sum_over([1, 4, 8], shot)
+
+    cut = Decomposition(GRID, (0,), comm)
+    *_, alone = bs.value_and_grad(misfit, has_report=True)(field(GRID))
+    *_, blocks = bs.value_and_grad(misfit, has_report=True, decomposition=cut)(field(GRID))
+    known, found = ([s.n_snapshots for s in report.scans] for report in (alone, blocks))
+    is_right = len(found) == 3 and 1 < min(known) < 30 and min(found) >= min(known)
+    return [] if is_right else [f"snapshots of shots: {found}, alone {known}"]
+
+
+def recorded(comm):
+    """The adjoint of blocks is not recorded as that of the grid."""
+    misfit, args = final_field(GRID)
+    try:
+        with bs.record_adjoint("adjoint.h5"):
+            _evaluate(comm, misfit, *args)
+    except RecordError as error:
+        return [] if "blocks" in str(error) and not os.path.exists("adjoint.h5") else [str(error)]
+    return ["was not refused"]
 
 
 def _evaluate(comm, misfit, *args, shape=GRID):
@@ -251,3 +335,26 @@ def far_reads(comm):
         return records(step, 1.0 * c)
 
     return _evaluate(comm, misfit, field((400, 3)), shape=(400, 3))
+
+
+def called_back(comm):
+    """Compiled code that calls back leaves no memory to the collector, and says what failed."""
+
+    def fails(array, op="sum"):
+        raise ValueError("no luck")
+
+    def norm(u0):
+        def step(u, _):
+            new = u / np.sum(u**2)
+            new[1:] += 0.1 * u[:-1]
+            return new, None
+
+        return bs.scan(step, u0, length=3)[0][2, 3]
+
+    gradient = bs.grad(norm, decomposition=Decomposition(GRID, (0,), comm))
+    gc.collect()
+    gc.disable()
+    gradient(field(GRID))
+    assert not [o for o in gc.get_objects() if isinstance(o, StateMemory)]
+    comm.allreduce = fails
+    gradient(field(GRID))

@@ -28,6 +28,30 @@ def test_arrays_that_the_ranks_hold_may_be_arguments(is_right):
     is_right(RANKS, 3, "parts_as_arguments")
 
 
+@pytest.mark.compiles
+@pytest.mark.parametrize(
+    ("threads", "few"), [(1, ["few"]), pytest.param(2, [], marks=pytest.mark.slow_all)]
+)
+def test_rows_are_computed_while_messages_travel(is_right, monkeypatch, threads, few):
+    monkeypatch.setenv("BACKSWEEP_NUM_THREADS", str(threads))
+    is_right(RANKS, 2, "messages_that_travel", *few, is_compiled=True)
+
+
+def test_shots_of_a_sum_have_the_whole_budget_each(is_right):
+    is_right(RANKS, 2, "shots_of_a_sum")
+
+
+def test_the_adjoint_of_blocks_is_not_recorded_as_that_of_the_grid(is_right):
+    is_right(RANKS, 2, "recorded")
+
+
+@pytest.mark.compiles
+def test_compiled_code_that_calls_back_leaves_nothing_and_says_what_failed(run_program):
+    done = run_program(RANKS, "called_back", ranks=2, timeout=120)
+    assert done.code == 1
+    assert "ValueError: no luck" in done.err, done.err + done.out
+
+
 def test_no_rank_has_a_global_array(run_program):
     taken = {}
     for ranks in (1, 2, 4):

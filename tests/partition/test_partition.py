@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import backsweep as bs
+from backsweep.api import decomposed
 from backsweep.comm import Decomposition, PlannedComm, serial
-from backsweep.comm.base import SerialComm
-from backsweep.errors import BacksweepError, DecompositionError, RecordError
+from backsweep.errors import BacksweepError, DecompositionError
 from backsweep.passes.partition import steps
 from partition import losses, nested, points
 from partition.comparing import GRID
@@ -24,29 +24,6 @@ def in_the_interpreter(monkeypatch):
 
 def cut(shape=GRID):
     return Decomposition(shape, (0,), serial())
-
-
-def test_shots_of_a_sum_have_the_whole_budget_each():
-    """They are written out, but one ends before the next one begins."""
-    little = bs.Checkpointing(memory="16 KiB")
-
-    def misfit(c):
-        def shot(at):
-            def step(u, x):
-                new = u.copy()
-                new[1:] += c[1:] * np.sin(u[:-1])
-                return new, new[at, 3] * x
-
-            return np.sum(bs.scan(step, 1.0 * c, np.arange(40.0), checkpointing=little)[1] ** 2)
-
-        return bs.sum_over([1, 4, 8], shot)
-
-    *_, alone = bs.value_and_grad(misfit, has_report=True)(field(GRID))
-    *_, blocks = bs.value_and_grad(misfit, has_report=True, decomposition=cut())(field(GRID))
-    snapshots = [s.n_snapshots for s in alone.scans]
-    assert len(snapshots) == 3
-    assert 1 < min(snapshots) < 30
-    assert [s.n_snapshots for s in blocks.scans] == snapshots
 
 
 def test_an_error_of_one_rank_alone_is_its_own():
@@ -96,23 +73,12 @@ def test_a_grid_that_no_array_has_is_refused():
         bs.value_and_grad(misfit, decomposition=cut((9, 9)))(*args)
 
 
-@pytest.mark.compiles
-def test_a_collective_that_fails_in_compiled_code_says_why(monkeypatch):
-    def fails(self, array, op="sum"):
-        raise ValueError("no luck")
-
-    def norm(u0):
-        return bs.scan(lambda u, _: (u / np.sum(u**2), None), u0, length=3)[0][2, 3]
-
-    gradient = bs.grad(norm, decomposition=cut())
-    gradient(field(GRID))
-    monkeypatch.setattr(SerialComm, "allreduce", fails)
-    with pytest.raises(ValueError, match="no luck"):
-        gradient(field(GRID))
-
-
-def test_the_adjoint_of_blocks_is_not_recorded_as_that_of_the_grid(tmp_path):
+def test_one_rank_runs_the_program_itself(monkeypatch):
+    """Also what several ranks refuse: recording the adjoint."""
+    monkeypatch.setattr(decomposed, "_run_cut", None)
     misfit, args = losses.final_field(GRID)
-    with bs.record_adjoint(tmp_path / "adjoint.h5"), pytest.raises(RecordError, match="blocks"):
-        bs.value_and_grad(misfit, decomposition=cut())(*args)
-    assert not list(tmp_path.iterdir())
+    (value, found), expected = (
+        bs.value_and_grad(misfit, decomposition=d)(*args) for d in (cut(), None)
+    )
+    assert value == expected[0]
+    np.testing.assert_array_equal(found.gather(), expected[1])

@@ -20,7 +20,7 @@ def more(*values):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [more(1), 2, more(4)])
+@pytest.mark.parametrize("ranks", [2, more(4)])
 def test_programs(is_right, ranks):
     is_right(RANKS, ranks, "programs")
 

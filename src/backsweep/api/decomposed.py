@@ -64,10 +64,40 @@ def run_in_blocks(
         )
     comm = decomposition.comm
     text = program_hash(program)
-    require_equal(comm, "the traced program", text)
-    require_equal(comm, "the decomposition", repr(decomposition))
-    require_equal(comm, "what its inputs are given", digest(program, values))
+    if comm.size > 1:
+        require_equal(comm, "the traced program", text)
+        require_equal(comm, "the decomposition", repr(decomposition))
+        require_equal(comm, "what its inputs are given", digest(program, values))
+    # One rank cuts, too: what several ranks would refuse is refused here.
     local = _known_cut(program, text, values, decomposition)
+    if comm.size > 1:
+        results = _run_cut(program, values, decomposition, local, report)
+    else:
+        results = _run_whole(program, values, report)
+    types: Any = program.out_types
+    return [
+        value if box is None else BlockedArray.from_parts(type.shape, type.dtype, box, value, comm)
+        for value, box, type in zip(results, local.outputs, types, strict=True)
+    ]
+
+
+def _run_whole(program: Program, values: Sequence[Any], report: Report | None) -> list[Any]:
+    """On one rank the program itself, as it runs without blocks."""
+    whole = [
+        v.read([(0, n) for n in v.shape]) if isinstance(v, BlockedArray) else v for v in values
+    ]
+    return unaliased(run_program(program, whole, report, is_resumable=True), whole)
+
+
+def _run_cut(
+    program: Program,
+    values: Sequence[Any],
+    decomposition: Decomposition,
+    local: Local,
+    report: Report | None,
+) -> list[Any]:
+    """The rank's part of it."""
+    comm = decomposition.comm
     arguments = []
     for var, value, box in zip(program.inputs, values, local.boxes, strict=True):
         if isinstance(value, BlockedArray) and value.is_held:
@@ -82,12 +112,7 @@ def run_in_blocks(
         comm, lambda: _labels(program, values, decomposition, local.boxes, arguments[:n_own])
     )
     outputs = run_program(local.program, arguments, report, is_resumable=True, blocks=blocks)
-    results = unaliased(outputs, arguments)
-    types: Any = program.out_types
-    return [
-        value if box is None else BlockedArray.from_parts(type.shape, type.dtype, box, value, comm)
-        for value, box, type in zip(results, local.outputs, types, strict=True)
-    ]
+    return unaliased(outputs, arguments)
 
 
 def cut(program: Program, values: Sequence[Any], decomposition: Decomposition) -> Local:

@@ -201,7 +201,8 @@ class SweepWriter:
             lines.add(f"p{head} = c{head}")
             lines.add(f"c{head} = o{k}")
         if self.has_ghosts:
-            self._fetch("states", [f"c{j}" for j in range(self.n_carry)])
+            self._tell("states", [f"c{j}" for j in range(self.n_carry)])
+            self._exchange("states", self.advance)
         if self.halts:
             # All threads look at it: one that is ahead writes the other flag.
             lines.add("m = n + 1")
@@ -233,9 +234,15 @@ class SweepWriter:
         return result
 
     def _call(self, source: StepSource, known: dict[int, str], tag: str) -> None:
-        arguments = []
+        t, arguments = self.table, []
         for b in source.step.all_buffers:
-            arguments.append(known.get(b.number) or self.table(f"{tag}_work{b.number}"))
+            arguments.append(known.get(b.number) or t(f"{tag}_work{b.number}"))
+        if source.travelling is not None:
+            is_early = source.travelling.is_early
+            what = "bars" if source is self.reverse else "states"
+            call = t(f"start_{what}") if is_early else f"{t(f'finish_{what}')} if n > start else 0"
+            quiet = [t(f"{what}_{name}") for name in source.travelling.names()[1:]]
+            arguments += [call, *quiet]
         self.lines.add(f"{source.name}(tid, nt, sync, scratch, P64, P32, {', '.join(arguments)})")
 
     def _reverse(self, t: AddressTable) -> None:
@@ -263,24 +270,40 @@ class SweepWriter:
             else:
                 x = c - len(self.bar_chains)
                 known[b.number] = f"{t(f'x_bar{x}')} + n * {t(f'x_bar_step{x}')}"
-        self._call(self.reverse, known, "reverse")
         if self.has_ghosts:
             first = len(self.const_bars)
             made = step.outputs[first : first + len(self.bar_chains)]
-            self._fetch("bars", [known[b.number] for b in made])
+            self._tell("bars", [known[b.number] for b in made])
+        self._call(self.reverse, known, "reverse")
+        if self.has_ghosts:
+            self._exchange("bars", self.reverse)
         lines.dedent()
         lines.add("n_reversed += stop - start")
 
-    def _fetch(self, what: str, addresses: list[str]) -> None:
-        """One thread tells where the arrays are, and waits for their ghosts."""
-        lines, t = self.lines, self.table
+    def _tell(self, what: str, addresses: list[str]) -> None:
+        """Where the arrays are whose ghosts are fetched."""
+        self.lines.indent("if tid == 0:")
+        for k, address in enumerate(addresses):
+            self.lines.add(f"i64({self.table(f'{what}_made')})[{k}] = {address}")
+        self.lines.dedent()
+
+    def _exchange(self, what: str, source: StepSource) -> None:
+        """One thread fetches ghosts behind a step, as far as messages do not travel in steps."""
+        lines, t, travelling = self.lines, self.table, source.travelling
+        is_late = travelling is not None and not travelling.is_early
         lines.add("barrier(sync, nt)")
         lines.indent("if tid == 0:")
-        for k, address in enumerate(addresses):
-            lines.add(f"i64({t(f'{what}_made')})[{k}] = {address}")
-        lines.add(f"call_back({t(f'fetch_{what}')})")
+        if travelling is None or is_late:
+            lines.add(f"call_back({t(f'start_{what}')})")
+        if is_late:
+            lines.dedent()
+            lines.indent("if n + 1 == stop:")
+            lines.indent("if tid == 0:")
+        lines.add(f"call_back({t(f'finish_{what}')})")
         lines.dedent()
         lines.add("barrier(sync, nt)")
+        if is_late:
+            lines.dedent()
 
     def _choose_state(self, t: AddressTable) -> None:
         """Where the state before the step is: trajectory, current state or the one before."""

@@ -6,7 +6,7 @@ import os
 import pickle
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NoReturn, final
 
@@ -27,20 +27,12 @@ Parts = Sequence[tuple[int, np.ndarray]]
 class Messages(Closing):
     """The same messages sent and received again and again.
 
-    A round is `receive`, `send` for each message by its number, and `wait`; or `start` and `wait`.
+    A round is `start` and `wait`.
     """
 
     @abstractmethod
     def start(self) -> None:
-        """Receive and send all messages, into and from their buffers."""
-
-    @abstractmethod
-    def receive(self, into: Mapping[int, np.ndarray]) -> None:
-        """Let all messages come, into their buffers or into other contiguous arrays by number."""
-
-    @abstractmethod
-    def send(self, number: int, values: np.ndarray | None = None) -> None:
-        """Send a buffer, or instead a contiguous array that stays as it is until `wait`."""
+        """Receive and send all messages, into and from their buffers, which stay until `wait`."""
 
     @abstractmethod
     def wait(self) -> None:
@@ -211,12 +203,6 @@ class NoMessages(Messages):
 
     def start(self) -> None:
         pass
-
-    def receive(self, into: Mapping[int, np.ndarray]) -> None:
-        pass
-
-    def send(self, number: int, values: np.ndarray | None = None) -> None:
-        raise ValueError(f"there is no message {number} to send")
 
     def wait(self) -> None:
         pass

@@ -7,8 +7,8 @@ each peer, with all fields in it. Layouts are given in *unwrapped* coordinates: 
 for the global index i modulo n, so that periodic images need no case of their own.
 
 Messages are packed into buffers, which costs a copy on either side. Boxes of 64 KiB and more are
-messages of their own, and where they are contiguous (cuts along the first axis) they travel from
-where they lie to where they belong. (Several of them in one message by an MPI datatype took MPICH
+messages of their own. A message of one box that is contiguous (cuts along the first axis) travels
+from where it lies to where it belongs. (Several boxes in one message by an MPI datatype took MPICH
 a hundred times as long.)
 
 Known to be suboptimal: long boxes that are not contiguous are packed by NumPy.
@@ -17,16 +17,15 @@ Known to be suboptimal: long boxes that are not contiguous are packed by NumPy.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
 from typing import final
 
 import numpy as np
 import numpy.typing as npt
 
 from backsweep.closing import Closing
-from backsweep.comm.base import AbstractComm, Messages
+from backsweep.comm.base import AbstractComm
 from backsweep.comm.boxes import (
     Box,
     as_box,
@@ -38,41 +37,10 @@ from backsweep.comm.boxes import (
     slices_in,
 )
 from backsweep.comm.errors import agreement
+from backsweep.comm.prepared import Image, Message, Piece, PreparedExchange
 from backsweep.errors import CommError
 
-Slices = tuple[slice, ...]
-
 LONG = 1 << 16  # bytes: from here on a copy costs more than a message
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """A box of a field's local array and where it lies in a message.
-
-    `number` counts the boxes between two ranks, by field, then by shift.
-    """
-
-    number: int
-    field: int
-    where: Slices
-    view: np.ndarray
-
-
-@dataclass(frozen=True, slots=True)
-class _Message:
-    rank: int
-    buffer: np.ndarray
-    pieces: tuple[_Piece, ...]
-    is_long: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Image:
-    """A box of ghost cells of a rank that it owns itself, elsewhere in its array."""
-
-    field: int
-    ghost: Slices
-    owned: Slices
 
 
 @final
@@ -124,10 +92,13 @@ class HaloExchange(Closing):
         self.dtypes = tuple(np.dtype(d) for d in dtypes)
         self._is_open = True
         self._in_flight = ""
-        self._direct: dict[int, np.ndarray] = {}
+        self._current: PreparedExchange | None = None
+        self._transposed: Sequence[np.ndarray] = ()
+        self._prepared: weakref.WeakSet[PreparedExchange] = weakref.WeakSet()
         fields = tuple(tuple(int(n) for n in shape) for shape in shapes)
         mine = (tuple(map(as_box, owned)), tuple(map(as_box, layouts)))
         tags = comm.new_tag(), comm.new_tag()
+        self._tag = tags[0]
         common = (fields, tuple(d.str for d in self.dtypes), tags)
         everyone = comm.allgather((common, *mine))
         with agreement(comm):
@@ -139,17 +110,11 @@ class HaloExchange(Closing):
         all_layouts = [entry[2] for entry in everyone]
         self.shapes = tuple(box_shape(layout) for layout in mine[1])
         self._make_messages(fields, all_owned, all_layouts)
-        self._forward = comm.messages(
-            [(m.rank, m.buffer) for m in self._outgoing],
-            [(m.rank, m.buffer) for m in self._incoming],
-            tags[0],
-        )
         self._backward = comm.messages(
             [(m.rank, m.buffer) for m in self._incoming],
             [(m.rank, m.buffer) for m in self._outgoing],
             tags[1],
         )
-        self._has_long = any(m.is_long for m in (*self._outgoing, *self._incoming))
         self.n_messages = len(self._outgoing)
         self.n_bytes = sum(m.buffer.nbytes for m in self._outgoing)
 
@@ -161,11 +126,11 @@ class HaloExchange(Closing):
     ) -> None:
         me = self.comm.rank
         self._images = tuple(
-            _Image(field, slices_in(box, layouts[me][field]), slices_in(source, layouts[me][field]))
+            Image(field, slices_in(box, layouts[me][field]), slices_in(source, layouts[me][field]))
             for field, box, source in ghosts(fields, layouts[me], owned[me], is_own=True)
         )
-        incoming: list[_Message] = []
-        outgoing: list[_Message] = []
+        incoming: list[Message] = []
+        outgoing: list[Message] = []
         for rank in range(self.comm.size):
             if rank == me:
                 continue
@@ -184,7 +149,7 @@ class HaloExchange(Closing):
 
     def _messages(
         self, rank: int, boxes: Sequence[tuple[int, Box]], layouts: Sequence[Box]
-    ) -> Iterator[_Message]:
+    ) -> Iterator[Message]:
         """One message to or from a rank, and one for each of the boxes that are long."""
         short = []
         for number, (field, box) in enumerate(boxes):
@@ -200,14 +165,14 @@ class HaloExchange(Closing):
 
     def _message(
         self, rank: int, boxes: Sequence[tuple[int, int, Box, int]], layouts: Sequence[Box]
-    ) -> _Message:
+    ) -> Message:
         buffer = np.zeros(sum(n_bytes for *_, n_bytes in boxes), np.uint8)
         pieces, start = [], 0
         for number, field, box, n_bytes in boxes:
             view = np.ndarray(box_shape(box), self.dtypes[field], buffer, start)
-            pieces.append(_Piece(number, field, slices_in(box, layouts[field]), view))
+            pieces.append(Piece(number, field, slices_in(box, layouts[field]), view))
             start += n_bytes
-        return _Message(rank, buffer, tuple(pieces), len(boxes) == 1 and start >= LONG)
+        return Message(rank, buffer, tuple(pieces))
 
     def exchange(self, arrays: Sequence[np.ndarray]) -> None:
         """Fill the ghost cells of each field in place. Collective: every rank must call.
@@ -218,9 +183,9 @@ class HaloExchange(Closing):
             The local arrays, one per field, with the shapes of the layouts; contiguous or not.
         """
         self.start(arrays)
-        self.finish(arrays)
+        self.finish()
 
-    def bound(self, arrays: Sequence[np.ndarray]) -> Callable[[], None]:
+    def prepared(self, arrays: Sequence[np.ndarray]) -> PreparedExchange:
         """The exchange of these arrays, to be called again and again: what is known is prepared.
 
         Parameters
@@ -230,70 +195,53 @@ class HaloExchange(Closing):
 
         Returns
         -------
-        callable
-            Collective.
+        PreparedExchange
+            Its requests live as long as it does, or until `close`.
         """
         self._check("exchange", arrays)
-        if self._has_long:
-            return partial(self.exchange, arrays)
-        copies = [
-            [(p.view, arrays[p.field][p.where]) for m in messages for p in m.pieces]
-            for messages in (self._outgoing, self._incoming)
-        ]
-        images = [(arrays[i.field][i.ghost], arrays[i.field][i.owned]) for i in self._images]
-        outgoing, incoming = copies
-        messages, copy = self._forward, np.copyto
+        made = PreparedExchange(
+            self, self._outgoing, self._incoming, self._images, arrays, self._tag
+        )
+        self._prepared.add(made)
+        return made
 
-        def exchange() -> None:
-            self._begin("exchange")
-            for buffer, cells in outgoing:
-                copy(buffer, cells)
-            messages.start()
-            for ghost, owned in images:
-                copy(ghost, owned)
-            self._end("exchange")
-            messages.wait()
-            for buffer, cells in incoming:
-                copy(cells, buffer)
+    def quiet_rows(self, field: int) -> tuple[int, int]:
+        """The longest range of rows of a local array that no exchange reads or writes.
 
-        return exchange
+        Parameters
+        ----------
+        field : int
+
+        Returns
+        -------
+        first, last + 1 : int
+            Along the first axis; (n, n) if there are none.
+        """
+        n = self.shapes[field][0]
+        is_touched = np.zeros(n, bool)
+        for message in (*self._incoming, *self._outgoing):
+            for piece in message.pieces:
+                if piece.field == field:
+                    is_touched[piece.where[0]] = True
+        for image in self._images:
+            if image.field == field:
+                is_touched[image.ghost[0]] = is_touched[image.owned[0]] = True
+        ends = np.flatnonzero(np.diff(is_touched, prepend=True, append=True)).reshape(-1, 2)
+        lengths = ends[:, 1] - ends[:, 0]
+        return tuple(ends[np.argmax(lengths)].tolist()) if len(ends) else (n, n)
 
     def start(self, arrays: Sequence[np.ndarray]) -> None:
-        """Begin an exchange, to compute in the meantime.
+        """Begin an exchange, to compute in the meantime; see `PreparedExchange.start`."""
+        made = self.prepared(arrays)
+        made.start()
+        self._current = made
 
-        Until `finish` ghost cells must not be read or written, and owned cells that other ranks
-        see must not be written: long messages travel from where they lie.
-        """
-        self._check("exchange", arrays)
-        self._begin("exchange")
-        self._direct = _contiguous(self._incoming, arrays) if self._has_long else {}
-        self._forward.receive(self._direct)
-        self._send(self._forward, self._outgoing, arrays)
-        for image in self._images:
-            array = arrays[image.field]
-            array[image.ghost] = array[image.owned]
-
-    def finish(self, arrays: Sequence[np.ndarray]) -> None:
-        """Fill the ghost cells with what has arrived since `start`, of the same arrays."""
-        self._end("exchange")
-        self._forward.wait()
-        for number, message in enumerate(self._incoming):
-            if number not in self._direct:
-                for piece in message.pieces:
-                    arrays[piece.field][piece.where] = piece.view
-        self._direct = {}
-
-    def _send(
-        self, messages: Messages, outgoing: Sequence[_Message], arrays: Sequence[np.ndarray]
-    ) -> None:
-        direct = _contiguous(outgoing, arrays) if self._has_long else {}
-        for number, message in enumerate(outgoing):
-            if number in direct:
-                messages.send(number, direct[number])
-                continue
-            for piece in message.pieces:
-                piece.view[...] = arrays[piece.field][piece.where]
-            messages.send(number)
+    def finish(self) -> None:
+        """Fill the ghost cells of the same arrays with what has arrived since `start`."""
+        if self._current is None:
+            raise CommError("there is no exchange to finish: start one first")
+        self._current.finish()
+        self._current = None
 
     def transposed(self, arrays: Sequence[np.ndarray]) -> None:
         """The adjoint of `exchange`, in place. Collective: every rank must call.
@@ -307,19 +255,23 @@ class HaloExchange(Closing):
             As in `exchange`.
         """
         self.start_transposed(arrays)
-        self.finish_transposed(arrays)
+        self.finish_transposed()
 
     def start_transposed(self, arrays: Sequence[np.ndarray]) -> None:
         """Begin a transposed exchange; until it is finished ghost cells must not be touched."""
         self._check("transposed exchange", arrays)
-        self._begin("transposed exchange")
-        self._backward.receive({})
-        self._send(self._backward, self._incoming, arrays)
+        self.begin("transposed exchange")
+        for message in self._incoming:
+            for piece in message.pieces:
+                piece.view[...] = arrays[piece.field][piece.where]
+        self._backward.start()
+        self._transposed = arrays
 
-    def finish_transposed(self, arrays: Sequence[np.ndarray]) -> None:
+    def finish_transposed(self) -> None:
         """Add what has arrived to the owned cells of the same arrays, and set ghosts to zero."""
-        self._end("transposed exchange")
+        self.end("transposed exchange")
         self._backward.wait()
+        arrays, self._transposed = self._transposed, ()
         for message in self._incoming:
             for piece in message.pieces:
                 arrays[piece.field][piece.where] = 0
@@ -334,8 +286,10 @@ class HaloExchange(Closing):
     def close(self) -> None:
         """Give buffers and requests back. May be called twice."""
         self._is_open = False
-        self._forward.close()
         self._backward.close()
+        for made in self._prepared:
+            made.close()
+        self._current = None
         self._outgoing = self._incoming = ()
         self._additions_before = self._additions_after = ()
 
@@ -351,42 +305,30 @@ class HaloExchange(Closing):
                     f"{what}: field {i} is {found[i]}, but its layout was declared as {declared[i]}"
                 )
 
-    def _begin(self, what: str) -> None:
+    def begin(self, what: str) -> None:
+        """Raise if another exchange is under way."""
         if not self._is_open:
             raise CommError(f"{what}: these buffers are closed; make a new HaloExchange")
         if self._in_flight:
             raise CommError(f"{what}: the {self._in_flight} before it is not finished")
         self._in_flight = what
 
-    def _end(self, what: str) -> None:
+    def end(self, what: str) -> None:
+        """Raise if no such exchange is under way."""
         if self._in_flight != what:
             raise CommError(f"there is no {what} to finish: start one first")
         self._in_flight = ""
 
 
-def _by_field(messages: Iterable[_Message]) -> tuple[_Piece, ...]:
+def _by_field(messages: Iterable[Message]) -> tuple[Piece, ...]:
     """All pieces, by rank, then by field, then by shift."""
     found = [(m.rank, piece.number, piece) for m in messages for piece in m.pieces]
     return tuple(piece for *_, piece in sorted(found, key=lambda entry: entry[:2]))
 
 
-def _add(arrays: Sequence[np.ndarray], pieces: Sequence[_Piece]) -> None:
+def _add(arrays: Sequence[np.ndarray], pieces: Sequence[Piece]) -> None:
     for piece in pieces:
         arrays[piece.field][piece.where] += piece.view
-
-
-def _contiguous(
-    messages: Sequence[_Message], arrays: Sequence[np.ndarray]
-) -> dict[int, np.ndarray]:
-    """The boxes of long messages in their arrays, where they need no buffer, by number."""
-    found = {}
-    for number, message in enumerate(messages):
-        if message.is_long:
-            piece = message.pieces[0]
-            box = arrays[piece.field][piece.where]
-            if box.flags.c_contiguous:
-                found[number] = box
-    return found
 
 
 __all__ = ["HaloExchange"]

@@ -12,7 +12,7 @@ import pickle
 import sys
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
 from types import TracebackType
@@ -171,12 +171,10 @@ class MPIComm(AbstractComm):
 
 @final
 class MPIMessages(Messages):
-    """Persistent requests for the buffers, others for what is sent from where it lies."""
+    """Persistent requests for the buffers."""
 
     def __init__(self, comm: MPIComm, to_send: Parts, to_receive: Parts, tag: int) -> None:
-        self._comm, self._tag = comm, tag
-        self._targets = [rank for rank, _ in to_send]
-        self._sources = [rank for rank, _ in to_receive]
+        self._comm = comm
         self._sends = [
             comm._comm.Send_init([buffer, MPI.BYTE], rank, tag) for rank, buffer in to_send
         ]
@@ -185,45 +183,18 @@ class MPIMessages(Messages):
         ]
         self._all = [*self._receives, *self._sends]
         self._active: list[MPI.Request] = []
-        self._receiving: list[MPI.Request] = []  # those of them without a buffer
         # Before MPI ends, also if nobody closes.
-        self._finalizer = weakref.finalize(
-            self, _free, self._sends, self._receives, self._active, self._receiving
-        )
+        self._finalizer = weakref.finalize(self, _free, self._sends, self._receives, self._active)
 
     def start(self) -> None:
         MPI.Prequest.Startall(self._all)
         self._active += self._all
-
-    def receive(self, into: Mapping[int, np.ndarray]) -> None:
-        if not into:
-            MPI.Prequest.Startall(self._receives)
-            self._active += self._receives
-            return
-        for number, (rank, request) in enumerate(zip(self._sources, self._receives, strict=True)):
-            if number in into:
-                message = [into[number], MPI.BYTE]
-                self._receiving.append(self._comm._comm.Irecv(message, rank, self._tag))
-            else:
-                request.Start()
-                self._active.append(request)
-        self._active += self._receiving
-
-    def send(self, number: int, values: np.ndarray | None = None) -> None:
-        if values is None:
-            request = self._sends[number]
-            request.Start()
-            self._active.append(request)
-        else:
-            rank, message = self._targets[number], [values, MPI.BYTE]
-            self._active.append(self._comm._comm.Isend(message, rank, self._tag))
 
     def wait(self) -> None:
         active = self._active
         if not MPI.Request.Testall(active):
             self._comm._wait(partial(MPI.Request.Testall, active))
         active.clear()
-        self._receiving.clear()
 
     def close(self) -> None:
         self._finalizer()
@@ -237,19 +208,15 @@ def _free(
     sends: list[MPI.Prequest],
     receives: list[MPI.Prequest],
     active: list[MPI.Request],
-    receiving: list[MPI.Request],
 ) -> None:
     """Give everything back, also what is still on its way because something else has failed."""
-    for request in (*receives, *receiving):
+    for request in receives:
         if not request.Test():
             request.Cancel()
             request.Wait()
-    for request in active:
-        if request not in receives and not request.Test() and request not in sends:
-            request.Free()
     for persistent in (*sends, *receives):
         persistent.Free()
-    for requests in (sends, receives, active, receiving):
+    for requests in (sends, receives, active):
         requests.clear()
 
 

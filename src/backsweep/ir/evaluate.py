@@ -36,7 +36,6 @@ def evaluate(
         One array for each output.
     """
     handlers = handlers or {}
-    last_use = _last_uses(program)
     env: dict[Var, Any] = dict(zip(program.inputs, arguments, strict=True))
 
     def read(atom: Atom) -> Any:
@@ -54,19 +53,6 @@ def evaluate(
                     results = (results,)
             env.update(zip(eqn.outputs, results, strict=True))
             del values, results
-            for var in last_use.get(position, ()):
+            for var in program.last_uses.get(position, ()):
                 env.pop(var, None)
         return [read(a) for a in program.outputs]
-
-
-def _last_uses(program: Program) -> dict[int, list[Var]]:
-    kept = {a for a in program.outputs if isinstance(a, Var)}
-    last: dict[Var, int] = {}
-    for position, eqn in enumerate(program.equations):
-        for var in (*(a for a in eqn.inputs if isinstance(a, Var)), *eqn.outputs):
-            last[var] = position
-    uses: dict[int, list[Var]] = {}
-    for var, position in last.items():
-        if var not in kept:
-            uses.setdefault(position, []).append(var)
-    return uses

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from typing import Literal as Choice
 
@@ -170,6 +171,20 @@ class Program:
     @property
     def out_types(self) -> tuple[Type, ...]:
         return tuple(a.type for a in self.outputs)
+
+    @cached_property
+    def last_uses(self) -> dict[int, list[Var]]:
+        """What no equation behind it needs and no output is, by the position of an equation."""
+        kept = {a for a in self.outputs if isinstance(a, Var)}
+        last: dict[Var, int] = {}
+        for position, eqn in enumerate(self.equations):
+            for var in (*(a for a in eqn.inputs if isinstance(a, Var)), *eqn.outputs):
+                last[var] = position
+        uses: dict[int, list[Var]] = {}
+        for var, position in last.items():
+            if var not in kept:
+                uses.setdefault(position, []).append(var)
+        return uses
 
     def nested(self) -> Iterator[Program]:
         """The programs that stand in the parameters of this one's equations."""

@@ -20,9 +20,8 @@ CALL = ctypes.CFUNCTYPE(None)
 
 def address_of(call: Any) -> int:
     """Of a `CALL`."""
-    found = ctypes.cast(call, ctypes.c_void_p).value
-    assert found is not None
-    return found
+    # `ctypes.cast` would refer back to it: a cycle that keeps the arrays of a sweep.
+    return ctypes.c_size_t.from_buffer_copy(call).value
 
 
 def round_up(n: int) -> int:

@@ -231,9 +231,7 @@ def _rounds(comm: AbstractComm, partner_of: Sequence[int | None]) -> tuple[float
 
             def work(messages: Any = messages, n_own: int = n_own) -> None:
                 if n_own:
-                    messages.receive({})
-                    for number in range(n_own):
-                        messages.send(number)
+                    messages.start()
                     messages.wait()
 
             found.append(_slowest(comm, work, n))

@@ -17,6 +17,7 @@ import numpy as np
 from backsweep.codegen.cache import load_sweep
 from backsweep.codegen.inner import LoweredScan
 from backsweep.codegen.numba_source import Parameters
+from backsweep.codegen.overlap import Travelling
 from backsweep.codegen.statistics import statistics
 from backsweep.codegen.step import LoweredKernel, LoweredStep, Ring, lower
 from backsweep.codegen.step_source import StepSource, write_step
@@ -120,11 +121,15 @@ def _advance_source(
     *,
     ys: bool,
     in_place: bool,
+    exchanged: Sequence[int],
 ) -> StepSource:
     program = verify(forward_program(step, shape, chains, ys))
     replace = {k: shape.n_consts + c.components[-1] for k, c in enumerate(chains)}
     lowered = lower(lowerable(program), replace=replace if in_place else {})
-    return write_step(lowered, "forward" if ys else "advance", parameters)
+    heads = [c.components[0] for c in chains]
+    made = {lowered.inputs[shape.n_consts + k].number: k for k in heads if k in exchanged}
+    travelling = Travelling(made, is_early=False) if made else None
+    return write_step(lowered, "forward" if ys else "advance", parameters, travelling)
 
 
 def _ring_sizes(chains: tuple[Chain, ...], step: LoweredStep, first: int = 0) -> tuple[int, ...]:
@@ -167,16 +172,25 @@ def compile_forward(
     *,
     in_place: bool,
     halts: bool = False,
-    has_ghosts: bool = False,
+    exchanged: tuple[int, ...] | None = None,
 ) -> CompiledSweep:
     """A sweep that advances and records; `in_place` if no state is needed again.
 
-    With `halts` its one record says whether it goes on, with `has_ghosts` ghosts are fetched after
-    each step (`codegen.sweep_source`).
+    With `halts` its one record says whether it goes on. Of a scan that is cut, ghosts of the
+    components `exchanged` are fetched after each step (`codegen.sweep_source`).
     """
     parameters = Parameters()
     chains = find_chains(step, shape.n_consts, shape.n_carry)
-    advance = _advance_source(step, shape, chains, parameters, ys=True, in_place=in_place)
+    # A sweep that may end after any step does not leave messages on their way.
+    advance = _advance_source(
+        step,
+        shape,
+        chains,
+        parameters,
+        ys=True,
+        in_place=in_place,
+        exchanged=() if halts else exchanged or (),
+    )
     n_xs = len(step.inputs) - shape.n_consts - shape.n_carry
     source = SweepWriter(
         shape.n_consts,
@@ -186,7 +200,7 @@ def compile_forward(
         advance,
         None,
         halts=halts,
-        has_ghosts=has_ghosts,
+        has_ghosts=exchanged is not None,
     ).write()
     p64, p32 = parameters.arrays()
     sizes = _ring_sizes(chains, advance.step)
@@ -208,7 +222,7 @@ class _Reversal:
     chains: tuple[Chain, ...]
     """Of the cotangents of the carry."""
 
-    def write(self, n_before: int, parameters: Parameters) -> StepSource:
+    def write(self, n_before: int, parameters: Parameters, fetched: tuple[int, ...]) -> StepSource:
         program = self.program
         n_after = len(program.inputs) - n_before
         n_bars = len(self.bars) + len(self.products)
@@ -223,7 +237,10 @@ class _Reversal:
                 for c, k in enumerate(self.chains)
             ],
         )
-        return write_step(lowered, "reverse", parameters)
+        heads = enumerate(c.components[0] for c in self.chains)
+        made = {lowered.outputs[n + c].number: k for c, k in heads if k in fetched}
+        travelling = Travelling(made, is_early=True) if made else None
+        return write_step(lowered, "reverse", parameters, travelling)
 
 
 def _reversal(
@@ -295,25 +312,27 @@ def compile_reverse(
     plan: ResidualPlan | None = None,
     delays: bool,
     adjoint: Program | None = None,
-    has_ghosts: bool = False,
+    exchanged: tuple[int, ...] | None = None,
     fetched: tuple[int, ...] = (),
 ) -> ReverseSweep:
     """A sweep that reverses, and advances where the schedule does not keep every state.
 
     With a `plan` it reads residuals, which follow the xs, instead of states. `delays` allows
     cotangents to be handed on instead of being stored; those must begin at 0. An `adjoint` is the
-    reverse of the step where that is not to be derived from it. Of the bars that are `fetched`
-    other ranks get parts.
+    reverse of the step where that is not to be derived from it. `exchanged` is as in
+    `compile_forward`; of the bars that are `fetched` other ranks get parts.
     """
     parameters = Parameters()
     r = _reversal(step, shape, active_in, active_out, plan, delays, adjoint, fetched)
-    reverse = r.write(shape.n_consts + r.n_states + r.n_xs, parameters)
+    reverse = r.write(shape.n_consts + r.n_states + r.n_xs, parameters, fetched)
     chains: tuple[Chain, ...] = ()
     if plan is None:
         chains = find_chains(step, shape.n_consts, shape.n_carry)
     advance = None
     if advances:
-        advance = _advance_source(step, shape, chains, parameters, ys=False, in_place=False)
+        advance = _advance_source(
+            step, shape, chains, parameters, ys=False, in_place=False, exchanged=exchanged or ()
+        )
     y_bars = _flags(active_out[shape.n_carry :])
     source = SweepWriter(
         shape.n_consts,
@@ -326,7 +345,7 @@ def compile_reverse(
         y_bars=len(y_bars),
         const_bars=r.const_bars,
         x_bars=r.x_bars,
-        has_ghosts=has_ghosts,
+        has_ghosts=exchanged is not None,
     ).write()
     p64, p32 = parameters.arrays()
     return ReverseSweep(

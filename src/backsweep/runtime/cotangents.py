@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -36,13 +37,13 @@ class Cotangents:
         fields: Sequence[HaloField] = (),
     ) -> None:
         self.sweeper, self.compiled, self.shape = sweeper, compiled, shape
-        self.given, self.fields = consts, fields
         self.consts, self.carry, self.xs = shape.split_inputs(step.in_types)
         ys = shape.split_outputs(step.out_types)[1]
         n = shape.length
         self.first_end = end
         self.n_reverses_before = sweeper.memory.n_reverses
         self._place_bars(bars, consts, end)
+        self.carried_bars = CarriedBars(compiled, self.rings, consts, fields)
         for k, (y, value) in enumerate(
             zip(compiled.y_bars, bars[len(compiled.bars) :], strict=True)
         ):
@@ -90,32 +91,6 @@ class Cotangents:
                 product.writer(consts, tuple((0, m) for m in bar.shape))(bar, value)
             inside(ring[n % size], buffer)[...] = value
             self.rings.append((ring, buffer))
-
-    def carried(self, n: int) -> Carried:
-        """What lies in the rings at step n."""
-        return self._carried([inside(r[n % len(r)], b) for r, b in self.rings])
-
-    def carried_at(self, addresses: Sequence[int]) -> Carried:
-        """What lies at the addresses of the rings."""
-        arrays = [
-            inside(view(address, (ring.shape[1],), buffer.dtype), buffer)
-            for address, (ring, buffer) in zip(addresses, self.rings, strict=True)
-        ]
-        return self._carried(arrays)
-
-    def _carried(self, arrays: Sequence[np.ndarray]) -> Carried:
-        """Cotangents, None where one is handed on; their products are made again in ghosts."""
-        n_bars, products = len(self.compiled.bars), self.compiled.products
-        heads = [c.components[0] for c in self.compiled.bar_chains]
-        found = dict(zip(heads, arrays, strict=True))
-        again = [
-            partial(product.writer(self.given, box), found[product.bar], found[n_bars + k])
-            for k, product in enumerate(products)
-            for f in self.fields
-            if f.component == product.bar
-            for box in f.ghost_boxes()
-        ]
-        return Carried([found.get(k) for k in range(n_bars)], again)
 
     @property
     def n_reversed(self) -> int:
@@ -211,6 +186,42 @@ class Cotangents:
             n = self.shape.length
             results.append(array[: n * type.size].reshape((n, *type.shape)))
         return results
+
+
+@dataclass(frozen=True)
+class CarriedBars:
+    """Cotangents that ranks fetch ghosts of; it knows no sweep, which calls back for it."""
+
+    compiled: ReverseSweep
+    rings: Sequence[tuple[np.ndarray, Buffer]]
+    given: Any
+    fields: Sequence[HaloField]
+
+    def begin(self, n: int) -> Carried:
+        """What lies in the rings at step n."""
+        return self._carried([inside(r[n % len(r)], b) for r, b in self.rings])
+
+    def at(self, addresses: Sequence[int]) -> Carried:
+        """What lies at the addresses of the rings."""
+        arrays = [
+            inside(view(address, (ring.shape[1],), buffer.dtype), buffer)
+            for address, (ring, buffer) in zip(addresses, self.rings, strict=True)
+        ]
+        return self._carried(arrays)
+
+    def _carried(self, arrays: Sequence[np.ndarray]) -> Carried:
+        """Cotangents, None where one is handed on; their products are made again in ghosts."""
+        n_bars, products = len(self.compiled.bars), self.compiled.products
+        heads = [c.components[0] for c in self.compiled.bar_chains]
+        found = dict(zip(heads, arrays, strict=True))
+        again = [
+            partial(product.writer(self.given, box), found[product.bar], found[n_bars + k])
+            for k, product in enumerate(products)
+            for f in self.fields
+            if f.component == product.bar
+            for box in f.ghost_boxes()
+        ]
+        return Carried([found.get(k) for k in range(n_bars)], again)
 
 
 def inside(memory: np.ndarray, buffer: Buffer) -> np.ndarray:

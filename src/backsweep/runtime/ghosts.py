@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backsweep.comm import AbstractComm, HaloExchange
+from backsweep.comm.prepared import PreparedExchange
 from backsweep.passes.partition.halo import Halo, HaloField, components, made_of_read
 from backsweep.runtime.arrays import CALL, address_of
 from backsweep.runtime.pace import SharedPace
 
 if TYPE_CHECKING:
-    from backsweep.runtime.sweeper import Sweeper
+    from backsweep.runtime.sweeper import Failure, Sweeper
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,31 @@ MAX_PREPARED = 64
 """Sets of arrays whose exchange is prepared: rings have a few positions."""
 
 
+ALL_ROWS = 1 << 40
+
+
+class Fetch:
+    """The ghosts of certain arrays. Collective."""
+
+    def __init__(self, exchange: PreparedExchange | None, carried: Carried) -> None:
+        self._exchange, self._again = exchange, carried.again
+
+    def __call__(self) -> None:
+        self.start()
+        self.finish()
+
+    def start(self) -> None:
+        if self._exchange is not None:
+            self._exchange.start()
+
+    def finish(self) -> None:
+        if self._exchange is None:
+            return
+        self._exchange.finish()
+        for make in self._again:
+            make()
+
+
 class Round:
     """The ghosts of some carried arrays.
 
@@ -64,14 +91,19 @@ class Round:
         self.all = _Exchange(everywhere, comm)
         self.made = _Exchange([fields[k] for k in made], comm)
         self.fetched = components(fields, made)
+        self.components = components(fields, range(len(fields)))
 
     def begin(self, carried: Carried) -> None:
         """Fetch all ghosts of the first arrays, in place."""
-        self.all.bound(carried)()
+        self.all.prepared(carried)()
 
-    def step(self, carried: Carried) -> Callable[[], None]:
+    def step(self, carried: Carried) -> Fetch:
         """What fetches the ghosts of arrays that a step has made; what it handed on has them."""
-        return self.made.bound(carried)
+        return self.made.prepared(carried)
+
+    def quiet_rows(self, component: int) -> tuple[int, int]:
+        """Rows of a local array that no message after a step touches: first, last + 1."""
+        return self.made.quiet_rows(component)
 
     def close(self) -> None:
         self.all.close()
@@ -94,21 +126,20 @@ class _Exchange:
                 [f.dtype for f in fields],
             )
 
-    def bound(self, carried: Carried) -> Callable[[], None]:
+    def prepared(self, carried: Carried) -> Fetch:
         if self.exchange is None:
-            return lambda: None
+            return Fetch(None, carried)
         arrays = [
             nothing if f.component < 0 else carried.arrays[f.component]
             for f, nothing in zip(self.fields, self._nothing, strict=True)
         ]
-        exchange = self.exchange.bound(arrays)  # type: ignore[arg-type]
+        return Fetch(self.exchange.prepared(arrays), carried)  # type: ignore[arg-type]
 
-        def fetch() -> None:
-            exchange()
-            for make in carried.again:
-                make()
-
-        return fetch
+    def quiet_rows(self, component: int) -> tuple[int, int]:
+        for k, f in enumerate(self.fields):
+            if f.component == component and self.exchange is not None:
+                return self.exchange.quiet_rows(k)
+        return 0, ALL_ROWS
 
     def close(self) -> None:
         if self.exchange is not None:
@@ -131,36 +162,61 @@ class Ghosts:
         """
         sweeper.pace = SharedPace(sweeper.pace.steps, self.comm)
         for what, (n, find) in served.items():
+            round_: Round = getattr(self, what)
             made = sweeper.bind(f"{what}_made", np.zeros(max(1, n), np.int64))
-            call = CALL(self._server(sweeper, getattr(self, what), made[:n], find))
-            sweeper.keep.append(call)
-            sweeper.values[f"fetch_{what}"] = address_of(call)
-
-    @staticmethod
-    def _server(
-        sweeper: Sweeper, round_: Round, made: np.ndarray, find: Found
-    ) -> Callable[[], None]:
-        known: dict[tuple[int, ...], Callable[[], None]] = {}
-
-        def serve() -> None:
-            if sweeper.error is not None:
-                return
-            try:
-                key = tuple(made.tolist())
-                if key not in known:
-                    if len(known) >= MAX_PREPARED:
-                        known.clear()  # a trajectory has each address once
-                    known[key] = round_.step(find(key))
-                known[key]()
-            except BaseException as error:  # compiled code cannot raise it
-                sweeper.error = error
-
-        return serve
+            server = _Server(sweeper.failure, round_, made[:n], find)
+            for name, work in (("start", server.start), ("finish", server.finish)):
+                call = CALL(partial(server.serve, work))
+                sweeper.keep.append(call)
+                sweeper.values[f"{name}_{what}"] = address_of(call)
+            for k in round_.components:
+                first, last = round_.quiet_rows(k)
+                sweeper.values[f"{what}_first{k}"] = first
+                sweeper.values[f"{what}_last{k}"] = last
 
     def close(self) -> None:
         """Give buffers and requests back."""
         self.states.close()
         self.bars.close()
+
+
+class _Server:
+    """What compiled code calls to have ghosts fetched: where they are it has told before."""
+
+    def __init__(self, failure: Failure, round_: Round, made: np.ndarray, find: Found) -> None:
+        self._failure, self._round, self._made, self._find = failure, round_, made, find
+        self._known: dict[tuple[int, ...], Fetch] = {}
+        self._under_way: Fetch | None = None
+
+    def serve(self, work: Callable[[], None]) -> None:
+        if self._failure.error is not None:
+            return
+        try:
+            work()
+        except BaseException as error:  # compiled code cannot raise it
+            self._failure.error = error
+
+    def start(self) -> None:
+        key = tuple(self._made.tolist())
+        if key not in self._known:
+            if len(self._known) >= MAX_PREPARED:
+                self._known.clear()  # a trajectory has each address once
+            self._known[key] = self._round.step(self._find(key))
+        self._under_way = self._known[key]
+        self._under_way.start()
+
+    def finish(self) -> None:
+        assert self._under_way is not None
+        self._under_way.finish()
+        self._under_way = None
+
+
+def exchanged(params: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Carried components of a scan of which other ranks may get parts; None if it is not cut."""
+    halo = params.get("halo")
+    if halo is None:
+        return None
+    return tuple(f.component for f in halo.states if f.component >= 0)
 
 
 @contextlib.contextmanager

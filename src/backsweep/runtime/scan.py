@@ -24,7 +24,7 @@ from backsweep.runtime.compiled import (
 )
 from backsweep.runtime.cotangents import Cotangents
 from backsweep.runtime.driver import Driver, Pause
-from backsweep.runtime.ghosts import Carried, Ghosts, ghosts_of
+from backsweep.runtime.ghosts import Carried, Ghosts, exchanged, ghosts_of
 from backsweep.runtime.inner import check_inner_bytes
 from backsweep.runtime.journal import NOT_RESUMABLE, Event, Point
 from backsweep.runtime.memory import available_bytes
@@ -102,9 +102,9 @@ def run_scan(params: Any, args: Sequence[Any], event: Event = NOT_RESUMABLE) -> 
     if (done := event.results()) is not None:
         return done
     step, shape = params["step"], scan_shape(params)
-    halo, n = params.get("halo"), shape.any_length
+    n = shape.any_length
     compiled = try_compile(
-        step, lambda: compile_forward(step, n, in_place=True, has_ghosts=halo is not None), params
+        step, lambda: compile_forward(step, n, in_place=True, exchanged=exchanged(params)), params
     )
     if isinstance(compiled, str):
         return interpreted.run_scan(params, args, event)
@@ -206,7 +206,7 @@ def run_scan_forward(
             program,
             shape.any_length,
             in_place=plan.residuals is not None,
-            has_ghosts="halo" in params,
+            exchanged=exchanged(params),
         )
 
     compiled = try_compile(step, build, params)
@@ -346,8 +346,8 @@ def _serve_reverse(
 ) -> None:
     """Let a reverse sweep fetch ghosts, and whatever advances for it."""
     ghosts.states.begin(Carried(track.driver.initial))
-    ghosts.bars.begin(results.carried(end))
-    served = {"bars": (len(results.rings), results.carried_at)}
+    ghosts.bars.begin(results.carried_bars.begin(end))
+    served = {"bars": (len(results.rings), results.carried_bars.at)}
     states = {"states": (len(track.driver.initial), track.memory.carried_at)}
     if not track.keeps_all:
         served |= states
@@ -382,7 +382,7 @@ def _reverse_sweeper(
         plan=track.residuals,
         delays=shape.length > 0 and all(not np.any(b) for b in bars[:n_bars]),
         adjoint=params.get("adjoint"),
-        has_ghosts=ghosts is not None,
+        exchanged=exchanged(params),
         fetched=() if ghosts is None else ghosts.bars.fetched,
     )
     inputs, memory = SweepInputs.of(step, shape, consts, xs), track.memory

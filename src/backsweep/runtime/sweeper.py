@@ -167,6 +167,16 @@ class SweepInputs:
         return SweepInputs(consts, const_types, xs, x_types)
 
 
+@dataclass
+class Failure:
+    """What has gone wrong while compiled code called back, to be raised afterwards.
+
+    What is called back knows this and not its sweep: memory held by a cycle would come back late.
+    """
+
+    error: BaseException | None = None
+
+
 class Sweeper:
     """One compiled sweep on one scan's memory."""
 
@@ -174,7 +184,7 @@ class Sweeper:
         self.compiled, self.memory = compiled, memory
         self.call = compiled.run
         self.keep: list[Any] = []
-        self.error: BaseException | None = None
+        self.failure = Failure()
         self.values: dict[str, int] = {"keeps_all": int(memory.keeps_all)}
         for k, (value, type) in enumerate(zip(inputs.consts, inputs.const_types, strict=True)):
             self.bind(f"const{k}", prepared(value, type.dtype))
@@ -225,22 +235,9 @@ class Sweeper:
                 continue
             slot = phase.slot
             given = view(self.values[f"{tag}_work{slot.number}"], slot.shape, slot.dtype)
-            call = CALL(partial(self._run_collective, phase.equation, given))
+            call = CALL(partial(_run_collective, self.failure, phase.equation, given))
             self.keep.append(call)
             given[0] = address_of(call)
-
-    def _run_collective(self, eqn: Equation, given: np.ndarray) -> None:
-        if self.error is not None:
-            return
-        try:
-            types: Any = [v.type for v in (*eqn.outputs, *eqn.inputs)]
-            out, *operands = (
-                view(int(address), t.shape, t.dtype)
-                for address, t in zip(given[1:], types, strict=True)
-            )
-            out[...] = eqn.primitive.evaluate(eqn.params, *operands)
-        except BaseException as error:  # compiled code cannot raise it
-            self.error = error
 
     def _addresses(self) -> np.ndarray:
         names = self.compiled.source.table.names
@@ -268,8 +265,8 @@ class Sweeper:
             )  # fmt: skip
 
         run_threads(call, self.n_threads)
-        if self.error is not None:
-            raise self.error
+        if self.failure.error is not None:
+            raise self.failure.error
         if self.n_threads < len(self.memory.registers):
             self.memory.registers[self.n_threads :] = self.memory.registers[0]
 
@@ -310,6 +307,20 @@ class Sweeper:
                 row[2] = row[1] + limit
                 rest[at, 1] = row[2]
             yield row[None]
+
+
+def _run_collective(failure: Failure, eqn: Equation, given: np.ndarray) -> None:
+    if failure.error is not None:
+        return
+    try:
+        types: Any = [v.type for v in (*eqn.outputs, *eqn.inputs)]
+        out, *operands = (
+            view(int(address), t.shape, t.dtype)
+            for address, t in zip(given[1:], types, strict=True)
+        )
+        out[...] = eqn.primitive.evaluate(eqn.params, *operands)
+    except BaseException as error:  # compiled code cannot raise it
+        failure.error = error
 
 
 @dataclass
