@@ -241,8 +241,9 @@ class SweepWriter:
             is_early = source.travelling.is_early
             what = "bars" if source is self.reverse else "states"
             call = t(f"start_{what}") if is_early else f"{t(f'finish_{what}')} if n > start else 0"
+            self.lines.add(f"travel = {call}")
             quiet = [t(f"{what}_{name}") for name in source.travelling.names()[1:]]
-            arguments += [call, *quiet]
+            arguments += ["travel", *quiet]
         self.lines.add(f"{source.name}(tid, nt, sync, scratch, P64, P32, {', '.join(arguments)})")
 
     def _reverse(self, t: AddressTable) -> None:
