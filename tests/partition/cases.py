@@ -47,7 +47,7 @@ CASES = [
     *_all(losses, "nested", value=1e-13),
     *_all(nested, "implicit substeps", value=1e-13, wholes=1e-13, has_second=True),
     *_all(nested, "numbered three_deep wide_inside many_sweeps"),
-    *_all(nested, "reactions", wholes=1e-13),
+    *_all(nested, "reactions between_stencils", value=1e-13, wholes=1e-13),
     *_all(nested, "single_inside", value=1e-6, wholes=1e-6),
     *_all(nested, "normalised_inside", **FED_BACK),
     *_all(nested, "until_it_is_small", refused="u, max_steps=50), None) inside a step is not cut"),

@@ -35,6 +35,25 @@ def implicit(grid):
     return misfit, (field(grid), bump(grid), np.sin(np.arange(5.0)))
 
 
+def between_stencils(grid):
+    """Explicit differences before the loop and behind it: messages may travel meanwhile."""
+    ix, iz = receivers(grid)
+
+    def misfit(c, u0, w):
+        def step(carry, x):
+            u, p = carry
+            b = u.copy()
+            b[2:-2] += c[2:-2] * (u[4:] - 2 * u[2:-2] + np.sin(u[:-4]))
+            new = relaxed(c, b, 0.5 * b, 3) + 0.1 * p
+            new[2:-2] += 0.1 * c[2:-2] * (p[4:] - p[:-4]) * np.tanh(u[2:-2])
+            new[grid[0] // 2, 3] += x
+            return (new, u), new[ix, iz]
+
+        return records(step, (u0, 0.5 * u0), w)
+
+    return misfit, (field(grid), bump(grid), np.sin(np.arange(5.0)))
+
+
 def substeps(grid):
     """Two fields that leapfrog, driven at a point and recorded within; one-sided reads."""
     ix, iz = receivers(grid)

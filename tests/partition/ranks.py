@@ -38,6 +38,12 @@ def random_programs(comm, first, last):
     return wrong
 
 
+def on_a_wide_grid(comm, name):
+    """One that is wide enough for messages to travel while rows are computed."""
+    (case,) = (c for c in CASES if c.name == name)
+    return check(comm, [replace(case, axes=((0,),))], (120, 48))
+
+
 def random_loops(comm, first, last):
     """The same with a loop in the step."""
     wrong = []

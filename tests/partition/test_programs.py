@@ -73,3 +73,9 @@ def test_more_compiled_programs(is_right, name):
 @pytest.mark.parametrize("name", ["implicit", "substeps", "reactions"])
 def test_compiled_loops(is_right, name):
     is_right(RANKS, 2, "programs", name, timeout=1800, is_compiled=True)
+
+
+@pytest.mark.compiles
+@pytest.mark.slow_all
+def test_a_compiled_loop_while_messages_travel(is_right):
+    is_right(RANKS, 2, "on_a_wide_grid", "between_stencils", timeout=1200, is_compiled=True)
