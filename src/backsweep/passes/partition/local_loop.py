@@ -34,8 +34,8 @@ class _Writer:
         cut, scan, eqn, n = self.cut, self.scan, self.eqn, self.cut.shape.n_carry
         results: list[Atom] = []
         if scan.programs[None].outputs or any(p.outputs for p in scan.programs.values()):
-            consts, xs = self._given(eqn.inputs)
-            init = eqn.inputs[cut.shape.n_consts : cut.shape.n_consts + n]
+            given, init, rows = cut.shape.split_inputs(eqn.inputs)
+            consts, xs = self._given(given, rows)
             carry = [
                 self._in_layout(init[k], cut.held(k), cut.layout_of_output(k))
                 for k in scan.groups()[1]
@@ -56,12 +56,9 @@ class _Writer:
         cut, scan, eqn, key = self.cut, self.scan, self.eqn, id(self.eqn)
         program, results = scan.programs[key], []
         if program.outputs:
-            carry = [None] * cut.shape.n_carry
-            consts = list(eqn.inputs[1 : 1 + cut.shape.n_consts])
             n_xs = len(cut.step.inputs) - cut.shape.n_consts - cut.shape.n_carry
             first = 1 + cut.shape.n_consts
-            xs = eqn.inputs[first : first + n_xs]
-            given = self._given([*consts, *carry, *xs])  # type: ignore[list-item]
+            consts, xs = self._given(eqn.inputs[1:first], eqn.inputs[first : first + n_xs])
             active_in, active_out = scan.active(key)
             shape = scan.shape()
             params = dict(eqn.params) | {
@@ -75,7 +72,7 @@ class _Writer:
             ((_, track),) = self.local.local[eqn.inputs[0]]  # type: ignore[index]
             bars = self._bars(list(eqn.inputs[first + n_xs :]))
             builder = self.local.builder
-            results += builder(eqn.primitive, track, *given[0], *given[1], *bars, **params)
+            results += builder(eqn.primitive, track, *consts, *xs, *bars, **params)
         for k, (var, j) in enumerate(zip(eqn.outputs, cut.bar_of(key), strict=True)):
             layout = cut.layouts[cut.step.inputs[j]]
             box, is_carry = cut.kept_bar(key, k), cut.is_carry(j)
@@ -85,17 +82,15 @@ class _Writer:
                 var, result, layout, box, is_stacked=j >= cut.shape.n_consts and not is_carry
             )
 
-    def _given(self, atoms: Sequence[Atom]) -> tuple[list[Atom], list[Atom]]:
+    def _given(self, given: Sequence[Atom], rows: Sequence[Atom]) -> tuple[list[Atom], list[Atom]]:
         """Local constants and xs."""
         cut, scan, local = self.cut, self.scan, self.local
         variables = cut.shape.split_inputs(cut.step.inputs)
-        groups, numbers = cut.shape.split_inputs(atoms), scan.groups()
-        consts = [
-            local.get_unwrapped(groups[0][k], self._layout(variables[0][k])) for k in numbers[0]
-        ]
+        numbers = scan.groups()
+        consts = [local.get_unwrapped(given[k], self._layout(variables[0][k])) for k in numbers[0]]
         consts += [local.extra(value) for value in scan.extras]
         xs = [
-            local.get_unwrapped(groups[2][k], (*self.steps, *self._layout(variables[2][k])))
+            local.get_unwrapped(rows[k], (*self.steps, *self._layout(variables[2][k])))
             for k in numbers[2]
         ]
         return consts, xs
