@@ -7,7 +7,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 
 from backsweep.comm import world
-from collectives import broken, products, simulations
+from collectives import broken, compiled, products, simulations, unequal
 
 
 def products_of_each(comm):
@@ -34,7 +34,8 @@ def _compared(comm, maps, slopes=False):
 if __name__ == "__main__":
     comm = world()
     name = sys.argv[1]
-    job = globals().get(name) or getattr(simulations, name, None) or getattr(broken, name)
+    modules = (simulations, broken, compiled, unequal)
+    job = globals().get(name) or next(getattr(m, name) for m in modules if hasattr(m, name))
     wrong = job(comm, *sys.argv[2:])
     if comm.is_root:
         print("\n".join(wrong) or f"right {comm.size}", flush=True)

@@ -38,7 +38,7 @@ from backsweep.runtime.report import Report
 from backsweep.trace.tracing import active_trace
 
 
-def _check_loss(program: Program) -> None:
+def check_loss(program: Program) -> None:
     if not program.outputs:
         raise DifferentiationError("the function to differentiate returned nothing")
     type: Any = program.out_types[0]
@@ -104,7 +104,7 @@ def value_and_grad(
         call = trace_call(function, args, argnums, is_cut=decomposition is not None)
         call = with_placements(call, placement, decomposition)
         out_types = call.traced.program.out_types
-        _check_loss(call.traced.program)
+        check_loss(call.traced.program)
         program = value_and_grad_program(call.traced.program, call.active)
         report = Report()
         outputs = _applied(program, call.values, decomposition, report)
@@ -358,7 +358,7 @@ def hvp(
         return jvp(grad(function, argnums), primals, tangents, decomposition=decomposition)
     call = trace_call(function, primals, tuple(range(len(primals))))
     call = with_placements(call, placement, decomposition)
-    _check_loss(call.traced.program)
+    check_loss(call.traced.program)
     program = value_and_grad_program(call.traced.program, call.active)
     gradient = program.outputs[len(call.traced.program.outputs) :]
     program = Program(program.inputs, program.equations, gradient, program.name)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from backsweep.api.calls import Argnums
+from backsweep.api.calls import Argnums, trace_call
 from backsweep.api.decomposed import cut
-from backsweep.api.derivatives import value_and_grad
+from backsweep.api.derivatives import check_loss, value_and_grad
+from backsweep.api.placed import Placements, with_placements
 from backsweep.api.tracer import trace_function, type_of
 from backsweep.api.tree import flatten
 from backsweep.comm import Decomposition
+from backsweep.errors import DifferentiationError
+from backsweep.passes.control import value_and_grad_program
 from backsweep.runtime.forecast import Forecast, forecast, sweep_budgets
 
 
@@ -20,6 +23,7 @@ def plan(
     *,
     measure: bool = False,
     decomposition: Decomposition | None = None,
+    placement: Placements = None,
 ) -> Callable[..., Forecast]:
     """A function that tells what `value_and_grad` would cost, and runs nothing of it.
 
@@ -32,6 +36,9 @@ def plan(
     decomposition : Decomposition, optional
         As for `value_and_grad`: what this rank will do. On a `comm.PlannedComm` for a job of any
         size. Seconds are those of computing, without messages.
+    placement : {"replicated", "varying"} or a sequence of one for each argument, optional
+        As for `value_and_grad`, of a function that calls collectives itself. Collective: every
+        rank must call, but on a `comm.PlannedComm`. Without `measure`.
 
     Returns
     -------
@@ -49,6 +56,13 @@ def plan(
     >>> bs.plan(loss)(np.ones(5)).n_advances
     2748
     """
+    if placement is not None:
+        if measure:
+            raise DifferentiationError(
+                "measure=True is not supported together with placement=: each rank would run "
+                "another number of trial steps; leave it out, and time a short run instead"
+            )
+        return _planned_together(function, argnums, placement, decomposition)
     gradient = value_and_grad(function, argnums)
 
     def planned(*args: Any) -> Forecast:
@@ -60,6 +74,20 @@ def plan(
             values = [*traced.captured, *leaves]
             program = cut(program, values, decomposition).program
         return forecast(program, measure=measure)
+
+    return planned
+
+
+def _planned_together(
+    function: Callable[..., Any],
+    argnums: Argnums,
+    placement: Placements,
+    decomposition: Decomposition | None,
+) -> Callable[..., Forecast]:
+    def planned(*args: Any) -> Forecast:
+        call = with_placements(trace_call(function, args, argnums), placement, decomposition)
+        check_loss(call.traced.program)
+        return forecast(value_and_grad_program(call.traced.program, call.active))
 
     return planned
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -269,6 +270,15 @@ def are_kept() -> bool:
 
 
 def _ghosted(params: Any, array: np.ndarray, is_transposed: bool) -> np.ndarray:
+    out = array.copy()
+    with _exchange_of(params, out) as (exchange, part):
+        (exchange.transposed if is_transposed else exchange.exchange)([part])
+    return out
+
+
+@contextmanager
+def _exchange_of(params: Any, array: np.ndarray) -> Iterator[tuple[HaloExchange, np.ndarray]]:
+    """What exchanges the ghosts of an array, and the part of it that takes part."""
     dec, widths = params["decomposition"], params["width"]
     lead = array.shape[: array.ndim - len(dec.shape)]
     own = dec.block()
@@ -279,10 +289,9 @@ def _ghosted(params: Any, array: np.ndarray, is_transposed: bool) -> np.ndarray:
         (lo - w, hi + w) if closed.get(k) else (max(lo - w, 0), min(hi + w, n))
         for k, ((lo, hi), w, n) in enumerate(zip(own, wide, dec.shape, strict=True))
     )
-    out = array.copy()
     at = [slice(a - lo + w, b - lo + w) for (lo, _), (a, b), w in zip(own, held, wide, strict=True)]
-    part = out[_trailing(at)]
-    key = (dec, widths, lead, array.dtype.str)
+    part = array[_trailing(at)]
+    key = (id(dec.comm), dec, widths, lead, array.dtype.str)
     exchanges = _kept.get()
     exchange = None if exchanges is None else exchanges.get(key)
     if exchange is None:
@@ -290,12 +299,43 @@ def _ghosted(params: Any, array: np.ndarray, is_transposed: bool) -> np.ndarray:
         exchange = HaloExchange(
             dec.comm, [lead + dec.shape], [front + own], [front + held], [array.dtype]
         )
-    (exchange.transposed if is_transposed else exchange.exchange)([part])
+    yield exchange, part
     if exchanges is None:
         exchange.close()
     else:
         exchanges[key] = exchange
-    return out
+
+
+def prepared(name: str, params: Any, array: np.ndarray, out: np.ndarray) -> Callable[[], None]:
+    """A collective of one array into another, to be called again and again.
+
+    Parameters
+    ----------
+    name : str
+        Of `WORK`.
+    array, out : ndarray
+        Which do not overlap.
+
+    Returns
+    -------
+    callable
+        Collective. Within the block of `kept_exchanges` in which it was made.
+    """
+    if not are_kept() or name not in ("halo_exchange", "halo_transposed"):
+
+        def work() -> None:
+            out[...] = WORK[name](params, array)
+
+        return work
+    with _exchange_of(params, out) as (exchange, part):
+        is_forward = name == "halo_exchange"
+        run = exchange.prepared([part]) if is_forward else partial(exchange.transposed, [part])
+
+    def exchanged() -> None:
+        np.copyto(out, array)
+        run()
+
+    return exchanged
 
 
 def _broadcast(params: Any, array: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ import numpy as np
 from backsweep.comm.boxes import Box, box_shape
 from backsweep.ir import ArrayType, Atom, Builder, Equation, Literal, Program, Var, evaluate
 from backsweep.passes.delay import PATCHES
-from backsweep.passes.simplify import simplify
+from backsweep.passes.simplify import communicates, simplify
 from backsweep.primitives import elementwise as ew
 from backsweep.primitives import gather as ga
 from backsweep.primitives import index as ix
@@ -282,11 +282,14 @@ def _cut(const: Var, shape: tuple[int, ...], extents: tuple[int, ...]) -> Any:
 
 
 def _sums_last(program: Program, n_sums: int) -> Program:
-    """Gradients that are added up come last: they join the kernel of the new cotangents."""
+    """Gradients that are added up come last: they join the kernel of the new cotangents.
+
+    Collectives stay in their order, with all that they are made of.
+    """
     needed = {a for a in program.outputs[n_sums:] if isinstance(a, Var)}
     first: list[Equation] = []
     for eqn in reversed(program.equations):
-        if any(v in needed for v in eqn.outputs):
+        if any(v in needed for v in eqn.outputs) or communicates(eqn):
             first.append(eqn)
             needed.update(a for a in eqn.inputs if isinstance(a, Var))
     early = set(map(id, first))

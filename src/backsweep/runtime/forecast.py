@@ -25,6 +25,7 @@ from backsweep.runtime.arrays import SKEW, round_up, spare_bytes
 from backsweep.runtime.checkpointing import Checkpointing, format_bytes
 from backsweep.runtime.choose import Choice, choose, disk_transfers
 from backsweep.runtime.compiled import compile_forward, compile_reverse, work_of
+from backsweep.runtime.executor import to_compile
 from backsweep.runtime.memory import available_bytes
 from backsweep.runtime.plan import ScanPlan, carry_types, items_of, plan_program, why_python
 from backsweep.runtime.report import ScanReport, ScanTotals
@@ -190,7 +191,8 @@ class _Sweep:
         if why_python(step):
             return
         try:
-            program = residuals.forward if residuals is not None else step
+            own = to_compile(step, self.forward.params)
+            program = residuals.forward if residuals is not None else own
             forward = compile_forward(program, shape.any_length, in_place=residuals is not None)
         except NotLowerable:
             return
@@ -205,7 +207,7 @@ class _Sweep:
             p = self.reverse.params
             halo = p.get("halo")
             reverse = compile_reverse(
-                step,
+                own,
                 shape.any_length,
                 p["active_in"],
                 p["active_out"],

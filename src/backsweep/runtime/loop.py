@@ -23,6 +23,7 @@ from backsweep.runtime import interpreted
 from backsweep.runtime.choose import Choice, Demand
 from backsweep.runtime.compiled import compile_forward
 from backsweep.runtime.driver import Driver
+from backsweep.runtime.executor import try_compile
 from backsweep.runtime.inner import check_inner_bytes
 from backsweep.runtime.journal import NOT_RESUMABLE, Event
 from backsweep.runtime.memory import available_bytes
@@ -30,7 +31,7 @@ from backsweep.runtime.online import OnlineRows
 from backsweep.runtime.plan import ScanPlan, carry_types
 from backsweep.runtime.report import ScanReport
 from backsweep.runtime.resume import rows_of_rest
-from backsweep.runtime.scan import Trajectory, state_memory, try_compile
+from backsweep.runtime.scan import Trajectory, state_memory
 from backsweep.runtime.sweeper import StateMemory, Sweeper, SweepInputs
 from backsweep.runtime.traced import TracedStep
 from backsweep.schedule import OnlineRun, StoreAll

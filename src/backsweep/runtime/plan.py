@@ -19,7 +19,7 @@ from backsweep.runtime.checkpointing import Checkpointing, effective
 from backsweep.runtime.choose import MOST_ONLINE, Choice, Demand, share
 from backsweep.runtime.compiled import compile_forward, residual_plan, threads_for
 from backsweep.runtime.report import ScanReport
-from backsweep.runtime.talking import ranks_of, why_together
+from backsweep.runtime.talking import ranks_of, talks_itself
 from backsweep.schedule import AbstractSchedule
 
 FORWARD = ("scan_forward", "while_forward")
@@ -126,14 +126,14 @@ def demand_of(params: Any) -> Demand:
         slot_bytes,
         sum(t.nbytes for t in types),
         contiguous_bytes(step, shape) if is_known else MOST_ONLINE * slot_bytes,
-        _advance_seconds(step, shape) if uses_disk and not why_together(params) else float("inf"),
+        _advance_seconds(step, shape) if uses_disk and not talks_itself(params) else float("inf"),
     )
 
 
 def plan_scan(params: Any, choice: Choice, demand: Demand) -> ScanPlan:
     """The plan of a scan_forward whose schedule is chosen."""
     step, shape = params["step"], scan_shape(params)
-    is_kept = choice.keeps_all and not (why_python(step) or why_together(params))
+    is_kept = choice.keeps_all and not (why_python(step) or talks_itself(params))
     residuals = _residuals(params) if is_kept else None
     if residuals is not None and shape.length * _residual_bytes(residuals) > choice.memory:
         residuals = None
@@ -175,7 +175,7 @@ def plan_program(program: Program) -> dict[int, ScanPlan]:
         items = groups
     every = (*alive, *(e for item in items for e in item))
     requests = list(dict.fromkeys(_request(e) for e in every))
-    plans: dict[int, ScanPlan] = {}
+    found: dict[int, tuple[Choice, Demand]] = {}
     for request in requests:
         own = [e for e in alive if _request(e) == request]
         own_items = [[e for e in item if _request(e) == request] for item in items]
@@ -184,7 +184,12 @@ def plan_program(program: Program) -> dict[int, ScanPlan]:
         equations = (*own, *(e for item in own_items for e in item))
         flat = (d for group in demands for d in group)
         for eqn, choice, demand in zip(equations, choices, flat, strict=True):
-            plans[id(eqn)] = plan_scan(eqn.params, _agreed(eqn.params, choice), demand)
+            found[id(eqn)] = choice, demand
+    # In the order of the program: requests, which may be other ones on each rank, have none.
+    plans: dict[int, ScanPlan] = {}
+    for eqn in every:
+        choice, demand = found[id(eqn)]
+        plans[id(eqn)] = plan_scan(eqn.params, _agreed(eqn.params, choice), demand)
     return plans
 
 

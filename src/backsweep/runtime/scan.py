@@ -12,28 +12,30 @@ import numpy as np
 
 from backsweep.codegen.step import NotLowerable
 from backsweep.ir import Program
-from backsweep.passes.partition.halo import Halo
 from backsweep.passes.residuals import ResidualPlan
 from backsweep.primitives.control import ScanShape, scan_shape, stacked
 from backsweep.runtime import interpreted
 from backsweep.runtime.arrays import Arena, round_up
-from backsweep.runtime.compiled import (
-    CompiledSweep,
-    compile_forward,
-    compile_reverse,
-)
+from backsweep.runtime.compiled import CompiledSweep, compile_forward
 from backsweep.runtime.cotangents import Cotangents
 from backsweep.runtime.driver import Driver, Pause
+from backsweep.runtime.executor import (
+    compile_reverse_of,
+    ranks_for,
+    reverse_by_python,
+    to_compile,
+    try_compile,
+)
 from backsweep.runtime.ghosts import Carried, Ghosts, exchanged, ghosts_of
 from backsweep.runtime.inner import check_inner_bytes
 from backsweep.runtime.journal import NOT_RESUMABLE, Event, Point
 from backsweep.runtime.memory import available_bytes
-from backsweep.runtime.plan import ScanPlan, carry_types, why_python
+from backsweep.runtime.plan import ScanPlan, carry_types
 from backsweep.runtime.report import ScanReport
 from backsweep.runtime.resume import first_rows, rows_from, rows_of_rest, second_rows
 from backsweep.runtime.snapshots import close_store, closed_on_error, open_store, waited_seconds
 from backsweep.runtime.sweeper import KeptMachine, StateMemory, Sweeper, SweepInputs
-from backsweep.runtime.talking import why_together
+from backsweep.runtime.talking import talks_itself
 from backsweep.runtime.together import is_any
 from backsweep.runtime.watch import Watch, watched
 from backsweep.schedule.actions import ADVANCE
@@ -102,15 +104,18 @@ def run_scan(params: Any, args: Sequence[Any], event: Event = NOT_RESUMABLE) -> 
     if (done := event.results()) is not None:
         return done
     step, shape = params["step"], scan_shape(params)
-    n = shape.any_length
+    n, program = shape.any_length, to_compile(step, params)
     compiled = try_compile(
-        step, lambda: compile_forward(step, n, in_place=True, exchanged=exchanged(params)), params
+        step,
+        lambda: compile_forward(program, n, in_place=True, exchanged=exchanged(params)),
+        params,
     )
     if isinstance(compiled, str):
         return interpreted.run_scan(params, args, event)
     consts, init, xs = shape.split_inputs(args)
     memory = state_memory(compiled, step, shape)
-    sweeper = Sweeper(compiled, memory, SweepInputs.of(step, shape, consts, xs))
+    inputs = SweepInputs.of(step, shape, consts, xs)
+    sweeper = Sweeper(compiled, memory, inputs, ranks_for(step, params))
     ys = _allocate_ys(sweeper, step, shape)
     at = _begin(memory, ys, init, event.point())
     with ghosts_of(params) as ghosts:
@@ -175,20 +180,6 @@ def state_memory(
     )
 
 
-def try_compile(step: Program, build: Any, params: Mapping[str, Any]) -> CompiledSweep | str:
-    """The compiled sweep, or why there is none; ranks that run blocks have all one or none."""
-    found: CompiledSweep | str
-    halo: Halo | None = params.get("halo")
-    try:
-        found = why_python(step) or why_together(params) or build()
-    except NotLowerable as reason:
-        found = str(reason)
-    if halo is None:
-        return found
-    reasons = halo.comm.allgather(found if isinstance(found, str) else "")
-    return next(filter(None, reasons), found)
-
-
 def run_scan_forward(
     params: Any,
     args: Sequence[Any],
@@ -198,7 +189,7 @@ def run_scan_forward(
 ) -> list[Any]:
     """A scan that leaves a trajectory: phase 1 of the schedule."""
     step, shape = params["step"], scan_shape(params)
-    program = plan.residuals.forward if plan.residuals is not None else step
+    program = to_compile(step, params) if plan.residuals is None else plan.residuals.forward
 
     def build() -> CompiledSweep:
         check_inner_bytes(step, available_bytes)
@@ -261,7 +252,8 @@ def _trajectory(
     memory = state_memory(
         compiled, step, shape, keeps_all=keeps_states, n_slots=n_slots, n_buffers=n_buffers
     )
-    sweeper = Sweeper(compiled, memory, SweepInputs.of(step, shape, consts, xs))
+    inputs = SweepInputs.of(step, shape, consts, xs)
+    sweeper = Sweeper(compiled, memory, inputs, ranks_for(step, params))
     ys = _allocate_ys(sweeper, step, shape)
     initial = [np.asarray(a, t.dtype) for a, t in zip(init, memory.types, strict=True)]
     if "halo" in params:
@@ -300,6 +292,19 @@ def run_scan_reverse(
         return done
     if isinstance(track, interpreted.PythonTrajectory):
         return interpreted.run_scan_reverse(params, args, event, watch)
+    try:
+        return _reverse_compiled(track, params, args, event, watch)
+    except NotLowerable as reason:
+        if not talks_itself(params):
+            raise
+        track.report.executor = f"native, then python ({reason})"
+        initial = track.driver.initial
+        return reverse_by_python(track.plan, track.report, initial, params, args[1:], watch)
+
+
+def _reverse_compiled(
+    track: Trajectory, params: Any, args: Sequence[Any], event: Event, watch: Watch | None
+) -> list[np.ndarray]:
     shape, point = track.shape, event.point()
     n = end = shape.length
     if point is not None:
@@ -366,24 +371,19 @@ def _reverse_sweeper(
 ) -> tuple[Sweeper, Cotangents, Sequence[Any]]:
     """The sweep that reverses, and the memory of its cotangents."""
     step, shape = track.step, track.shape
-    active_in, active_out = params["active_in"], params["active_out"]
     n_primal = len(step.inputs) - shape.n_carry
     consts, xs = args[1 : 1 + shape.n_consts], args[1 + shape.n_consts : 1 + n_primal]
     bars = list(args[1 + n_primal :])
-    n_bars = sum(active_out[: shape.n_carry])
+    n_bars = sum(params["active_out"][: shape.n_carry])
     if point is not None:
         bars[:n_bars] = [point.arrays[f"carry_bar{k}"] for k in range(n_bars)]
-    compiled = compile_reverse(
+    compiled = compile_reverse_of(
         step,
-        shape.any_length,
-        active_in,
-        active_out,
+        params,
+        track.residuals,
         advances=not track.keeps_all,
-        plan=track.residuals,
         delays=shape.length > 0 and all(not np.any(b) for b in bars[:n_bars]),
-        adjoint=params.get("adjoint"),
-        exchanged=exchanged(params),
-        fetched=() if ghosts is None else ghosts.bars.fetched,
+        ghosts=ghosts,
     )
     inputs, memory = SweepInputs.of(step, shape, consts, xs), track.memory
     if track.residuals is not None:
@@ -393,7 +393,7 @@ def _reverse_sweeper(
             for k, t in enumerate(track.residuals.types)
         ]
         memory = StateMemory(shape, (), (), shape.length, False, 0, ())
-    sweeper = Sweeper(compiled, memory, inputs)
+    sweeper = Sweeper(compiled, memory, inputs, ranks_for(step, params))
     fields = () if ghosts is None else params["halo"].bars
     results = Cotangents(sweeper, compiled, step, shape, consts, bars, end, fields)
     return sweeper, results, consts

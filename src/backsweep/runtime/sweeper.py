@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,8 @@ import numpy as np
 from backsweep import config
 from backsweep.codegen.step import LoweredSerial
 from backsweep.codegen.sweep_source import REVERSE, Chain
+from backsweep.comm.collectives import WORK
+from backsweep.comm.collectives import prepared as prepared_collective
 from backsweep.ir import ArrayType, Equation, Program
 from backsweep.primitives.control import ScanShape
 from backsweep.runtime.arrays import (
@@ -26,7 +27,7 @@ from backsweep.runtime.arrays import (
     work_array,
 )
 from backsweep.runtime.compiled import CompiledSweep, threads_for
-from backsweep.runtime.ghosts import Carried
+from backsweep.runtime.ghosts import MAX_PREPARED, Carried
 from backsweep.runtime.pace import AbstractPace, OwnPace
 from backsweep.runtime.threads import run_threads
 
@@ -177,11 +178,26 @@ class Failure:
     error: BaseException | None = None
 
 
+Attach = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Parameters of a collective in compiled code -> those with which it is run."""
+
+
+def as_it_is(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of code that is not found again for another communicator."""
+    return params
+
+
 class Sweeper:
     """One compiled sweep on one scan's memory."""
 
-    def __init__(self, compiled: CompiledSweep, memory: StateMemory, inputs: SweepInputs) -> None:
-        self.compiled, self.memory = compiled, memory
+    def __init__(
+        self,
+        compiled: CompiledSweep,
+        memory: StateMemory,
+        inputs: SweepInputs,
+        attach: Attach = as_it_is,
+    ) -> None:
+        self.compiled, self.memory, self.attach = compiled, memory, attach
         self.call = compiled.run
         self.keep: list[Any] = []
         self.failure = Failure()
@@ -235,7 +251,8 @@ class Sweeper:
                 continue
             slot = phase.slot
             given = view(self.values[f"{tag}_work{slot.number}"], slot.shape, slot.dtype)
-            call = CALL(partial(_run_collective, self.failure, phase.equation, given))
+            params = self.attach(phase.equation.params)
+            call = CALL(_server(self.failure, phase.equation, params, given))
             self.keep.append(call)
             given[0] = address_of(call)
 
@@ -309,18 +326,42 @@ class Sweeper:
             yield row[None]
 
 
-def _run_collective(failure: Failure, eqn: Equation, given: np.ndarray) -> None:
-    if failure.error is not None:
-        return
-    try:
-        types: Any = [v.type for v in (*eqn.outputs, *eqn.inputs)]
-        out, *operands = (
-            view(int(address), t.shape, t.dtype)
-            for address, t in zip(given[1:], types, strict=True)
-        )
-        out[...] = eqn.primitive.evaluate(eqn.params, *operands)
-    except BaseException as error:  # compiled code cannot raise it
-        failure.error = error
+def _server(
+    failure: Failure, eqn: Equation, params: Mapping[str, Any], given: np.ndarray
+) -> Callable[[], None]:
+    """Runs a collective of the arrays whose addresses compiled code has written."""
+    types: Any = [v.type for v in (*eqn.outputs, *eqn.inputs)]
+    known: dict[tuple[int, ...], Callable[[], None]] = {}
+
+    def serve() -> None:
+        if failure.error is not None:
+            return
+        try:
+            key = tuple(given[1:].tolist())
+            if key not in known:
+                if len(known) >= MAX_PREPARED:
+                    known.clear()  # a trajectory has each address once
+                arrays = (view(a, t.shape, t.dtype) for a, t in zip(key, types, strict=True))
+                known[key] = _collective(eqn, params, *arrays)
+            known[key]()
+        except BaseException as error:  # compiled code cannot raise it
+            failure.error = error
+
+    return serve
+
+
+def _collective(
+    eqn: Equation, params: Any, out: np.ndarray, *operands: np.ndarray
+) -> Callable[[], None]:
+    """Makes the result of an equation from its operands, in place, as often as it is called."""
+    name = eqn.primitive.name
+    if name in WORK:
+        return prepared_collective(name, params, operands[0], out)
+
+    def evaluate() -> None:
+        out[...] = eqn.primitive.evaluate(params, *operands)
+
+    return evaluate
 
 
 @dataclass

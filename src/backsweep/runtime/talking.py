@@ -28,20 +28,22 @@ def talks(program: Program) -> bool:
 
 
 def ranks_of(params: Mapping[str, Any]) -> AbstractComm | None:
-    """The ranks that run the steps of a scan together; None if each runs its own."""
+    """The ranks that run the steps of a scan together; None if each runs its own.
+
+    Without a trajectory those that send nothing run alone: not all may have a reason to.
+    """
     halo = params.get("halo")
     if halo is not None:
         return halo.comm
-    return communicator(params["step"]) if talks(params["step"]) else None
+    step = params["step"]
+    if not talks(step) or ("active_in" not in params and not any(messages(step))):
+        return None
+    return communicator(step)
 
 
-def why_together(params: Mapping[str, Any]) -> str:
-    """Why Python runs a scan whose step calls collectives by itself; empty if it does not.
-
-    Of what is cut into blocks the local steps are compiled, and call back.
-    """
-    is_own = "halo" not in params and talks(params["step"])
-    return "ranks talk inside the step" if is_own else ""
+def talks_itself(params: Mapping[str, Any]) -> bool:
+    """Whether the step of a scan calls collectives that nobody has put there by cutting it."""
+    return "halo" not in params and talks(params["step"])
 
 
 @contextlib.contextmanager

@@ -51,16 +51,17 @@ def messages(program: Program) -> Iterator[Line]:
     for eqn in program.equations:
         if eqn.primitive.kind == "communication":
             if eqn.primitive not in SILENT:
-                yield _message(eqn), located(eqn)
+                yield message(eqn), located(eqn)
             continue
         for held in _run(eqn):
             inner = [text for text, _ in messages(held)]
-            if inner:
+            if inner or eqn.primitive.name == "scan_forward":  # is planned together
                 steps = f"{eqn.primitive.name} of {eqn.params['length']} steps"
                 yield f"{steps}: {'; '.join(inner)}", located(eqn)
 
 
-def _message(eqn: Equation) -> str:
+def message(eqn: Equation) -> str:
+    """A collective, as all ranks must call it."""
     x, p = eqn.inputs[0].type, eqn.params
     assert isinstance(x, ArrayType)
     shape: object = x.shape
