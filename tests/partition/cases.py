@@ -1,6 +1,6 @@
 """All programs that are compared, and what is asked of each."""
 
-from partition import losses, points, reductions, stencils
+from partition import losses, nested, points, reductions, stencils
 from partition.comparing import Case
 
 SUMS = {"value": 1e-13}
@@ -44,6 +44,12 @@ CASES = [
     *_all(reductions, "largest", **FED_BACK),
     *_all(losses, "peak_of_the_field", value=1e-13),
     *_all(losses, "ties", value=1e-13, fields=1e-13),
-    *_all(losses, "nested", refused="[0]) inside a step is not cut yet: write its steps out"),
+    *_all(losses, "nested", value=1e-13),
+    *_all(nested, "implicit substeps", value=1e-13, wholes=1e-13, has_second=True),
+    *_all(nested, "numbered three_deep wide_inside many_sweeps"),
+    *_all(nested, "reactions between_stencils", value=1e-13, wholes=1e-13),
+    *_all(nested, "single_inside", value=1e-6, wholes=1e-6),
+    *_all(nested, "normalised_inside", **FED_BACK),
+    *_all(nested, "until_it_is_small", refused="u, max_steps=50), None) inside a step is not cut"),
     *_all(points, "moving_source", refused="new[i, 3] += 1.0) has indices that are only known"),
 ]

@@ -30,6 +30,8 @@ class Case:
         What the message of a DecompositionError says; "" where the program must run.
     axes : tuple
         Cuts for which this holds; all of them without it.
+    has_second : bool
+        Whether `jvp` and `hvp` are compared as well.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Case:
     wholes: float = 0.0
     refused: str = ""
     axes: tuple[tuple[int, ...], ...] = ((0,), (1,), (0, 1))
+    has_second: bool = False
 
 
 def arguments(args: Sequence[Any]) -> tuple[int, ...]:
@@ -82,7 +85,35 @@ def compared(case: Case, comm: AbstractComm, axes: tuple[int, ...], grid: tuple[
         if not np.any(expected):
             wrong.append(f"the gradient {k} is zero: nothing is tested")
         wrong += [f"gradient {k} {w}" for w in [difference(found, expected, tolerance)] if w]
+    if case.has_second:
+        wrong += _second(case, misfit, args, decomposition)
     return "; ".join(wrong)
+
+
+def _second(
+    case: Case, misfit: Callable[..., Any], args: Sequence[Any], decomposition: Decomposition
+) -> list[str]:
+    """What is wrong with derivatives along a direction: of the loss, of its gradient."""
+    rng = np.random.default_rng(5)
+    dots = tuple(rng.standard_normal(np.shape(a)).astype(a.dtype) for a in args)
+    wrong = []
+    for derivative in (bs.jvp, bs.hvp):
+        expected = derivative(misfit, args, dots)
+        found = derivative(misfit, args, dots, decomposition=decomposition)
+        pairs = zip(_flat(found), _flat(expected), strict=True)
+        for k, (some, whole) in enumerate(pairs):
+            is_field = isinstance(some, BlockedArray)
+            part = some.gather() if is_field else some
+            tolerance = case.fields if is_field else max(case.value, case.wholes)
+            if part is not None and (what := difference(part, whole, tolerance)):
+                wrong.append(f"{derivative.__name__}, result {k} {what}")
+    return wrong
+
+
+def _flat(results: Any) -> list[Any]:
+    if isinstance(results, tuple):
+        return [value for part in results for value in _flat(part)]
+    return [results]
 
 
 def cuts(

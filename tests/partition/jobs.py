@@ -4,6 +4,7 @@ import gc
 import os
 import resource
 import time
+from dataclasses import replace
 
 import numpy as np
 from losing import losing
@@ -14,8 +15,10 @@ from backsweep.comm import BlockedArray, Decomposition, HaloExchange
 from backsweep.comm.boxes import slices_in
 from backsweep.comm.prepared import PreparedExchange
 from backsweep.errors import RecordError
+from backsweep.passes.partition.loops import LoopCut
 from backsweep.runtime.ghosts import Round
 from backsweep.runtime.sweeper import StateMemory
+from partition import nested
 from partition.comparing import GRID, Case, check
 from partition.losses import diffused, final_field
 from partition.stencils import bump, field, receivers, records
@@ -105,6 +108,30 @@ def lost_messages(comm):
                     wrong.append(f"{case.name}, dropped {is_dropped}: {found}")
         finally:
             HaloExchange.prepared = prepared
+    return wrong
+
+
+def too_little_room(comm):
+    """Cells that a loop in the step needs, and does not get, are noticed by the comparison."""
+    cases = [
+        Case("implicit", nested.implicit, 1e-13, wholes=1e-13, axes=((0,), (1,))),
+        Case("three_deep", nested.three_deep, axes=((0,),)),
+    ]
+    grow, wrong = LoopCut._grow, []
+
+    def short(self, *args):
+        shape = self.shape
+        self.shape = replace(shape, length=shape.length - 1)
+        grow(self, *args)
+        self.shape = shape
+
+    for is_short in (False, True):
+        LoopCut._grow = short if is_short else grow
+        for case in cases:
+            found = check(comm, [case])
+            if bool(found) != is_short:
+                wrong.append(f"{case.name}, too little room {is_short}: {found}")
+    LoopCut._grow = grow
     return wrong
 
 

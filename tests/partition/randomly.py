@@ -14,9 +14,13 @@ N_STEPS = 4
 REACH = 3
 
 
-def random_case(seed: int) -> Case:
-    """A step of several fields, what it records, and a loss of that."""
-    return Case(f"seed {seed}", lambda grid: _Maker(seed, grid).build(), 1e-12, 0.0, wholes=1e-12)
+def random_case(seed: int, n_inner: int = 1) -> Case:
+    """A step of several fields, what it records, and a loss of that.
+
+    With `n_inner` the step is a loop of so many steps.
+    """
+    name = f"seed {seed}" + (f", {n_inner} inner steps" if n_inner > 1 else "")
+    return Case(name, lambda grid: _Maker(seed, grid).build(n_inner), 1e-12, 0.0, wholes=1e-12)
 
 
 class _Maker:
@@ -38,7 +42,7 @@ class _Maker:
     def pick(self, *some: Any) -> Any:
         return some[int(self.rng.integers(len(some)))]
 
-    def build(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    def build(self, n_inner: int = 1) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         steps = [self.operation() for _ in range(int(self.rng.integers(3, 8)))]
         carries = [self.pick(True, True, False) for _ in range(self.n_fields)]
         before = [self.operation() for _ in range(int(self.rng.integers(0, 3)))]
@@ -54,7 +58,7 @@ class _Maker:
             for f in before:
                 given = [f(given), *given[:2]]
 
-            def step(carry: Any, x: Any) -> Any:
+            def once(carry: Any, x: Any) -> Any:
                 own = [self.narrowed(c, k) for k, c in enumerate(carry)]
                 values = [*own, *given[:2]]
                 for f in steps:
@@ -65,6 +69,13 @@ class _Maker:
                     for k, (c, moves) in enumerate(zip(carry, carries, strict=True))
                 ]
                 return tuple(new), recorded(values[0])
+
+            def step(carry: Any, x: Any) -> Any:
+                if n_inner == 1:
+                    return once(carry, x)
+                numbers = np.arange(1.0, n_inner + 1)
+                carry, y = bs.scan(lambda c, k: once(c, k * x), carry, numbers)
+                return carry, 0.3 * y[0] + y[n_inner - 1]
 
             first = [self.widened(given[0], bs.numpy.asarray(state[0]), 0), *state[1:]]
             last, y = bs.scan(step, tuple(first), x)

@@ -38,6 +38,21 @@ def random_programs(comm, first, last):
     return wrong
 
 
+def on_a_wide_grid(comm, name):
+    """One that is wide enough for messages to travel while rows are computed."""
+    (case,) = (c for c in CASES if c.name == name)
+    return check(comm, [replace(case, axes=((0,),))], (120, 48))
+
+
+def random_loops(comm, first, last):
+    """The same with a loop in the step."""
+    wrong = []
+    for seed in range(int(first), int(last)):
+        grid = (9 + seed % 5, 8 + seed % 7)
+        wrong += check(comm, [random_case(seed, 2 + seed % 3)], grid)
+    return wrong
+
+
 if __name__ == "__main__":
     comm = world()
     job = globals().get(sys.argv[1]) or getattr(jobs, sys.argv[1])

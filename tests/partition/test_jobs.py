@@ -20,6 +20,10 @@ def test_a_lost_message_is_noticed(is_right):
     is_right(RANKS, 3, "lost_messages")
 
 
+def test_too_little_room_for_a_loop_is_noticed(is_right):
+    is_right(RANKS, 2, "too_little_room")
+
+
 def test_arrays_that_the_ranks_hold_may_be_arguments(is_right):
     is_right(RANKS, 3, "parts_as_arguments")
 

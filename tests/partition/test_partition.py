@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 import backsweep as bs
 from backsweep.api import decomposed
-from backsweep.comm import Decomposition, serial
-from backsweep.errors import DecompositionError
-from partition import losses, points
+from backsweep.comm import Decomposition, PlannedComm, serial
+from backsweep.errors import BacksweepError, DecompositionError
+from backsweep.passes.partition import steps
+from partition import losses, nested, points
 from partition.comparing import GRID
+from partition.stencils import field
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +30,41 @@ def test_an_error_of_one_rank_alone_is_its_own():
     misfit, args = points.moving_source(GRID)
     with pytest.raises(DecompositionError, match="indices that are only known when it runs"):
         bs.value_and_grad(misfit, decomposition=cut())(*args)
+
+
+def test_a_loop_in_the_step_that_reads_too_far_is_refused():
+    grid = (200, 10)
+    cut = Decomposition(grid, (0,), PlannedComm(4))
+
+    def misfit(n, c, u0):
+        u = bs.scan(lambda u, _: (nested.relaxed(c, u, u, n), None), u0, length=2)[0]
+        return np.sum(u**2)
+
+    args = field(grid), field(grid, 1)
+    assert bs.plan(partial(misfit, 10), decomposition=cut)(*args).scans[0].ghost_bytes[0] > 0
+    says = r"nested.py:\d+: .*inside a step of 100 steps .* reads v 65 cells .* beyond the 50 of"
+    with pytest.raises(BacksweepError, match=says):
+        bs.plan(partial(misfit, 100), decomposition=cut)(*args)
+
+
+@pytest.mark.parametrize("build", [nested.substeps, nested.three_deep, nested.reactions])
+def test_a_loop_in_the_step_stays_a_loop(build, monkeypatch):
+    monkeypatch.setattr(steps, "LARGEST_INNER", 0)
+    misfit, args = build(GRID)
+    value, _ = bs.value_and_grad(misfit, decomposition=cut())(*args)
+    assert value == pytest.approx(misfit(*args), rel=1e-13)
+
+
+def test_a_long_loop_in_the_step_with_sums_over_ranks_is_refused():
+    def misfit(c, u0):
+        def inner(v, _):
+            return c * v / np.sum(v**2), None
+
+        u = bs.scan(lambda u, _: (bs.scan(inner, u, length=400)[0], None), u0, length=2)[0]
+        return np.sum(u**2)
+
+    with pytest.raises(DecompositionError, match=r"400 steps, \d+ operations in all; such a loop"):
+        bs.value_and_grad(misfit, decomposition=cut())(field(GRID), field(GRID, 1))
 
 
 def test_a_grid_that_no_array_has_is_refused():

@@ -43,6 +43,12 @@ def test_random_programs(is_right, ranks, first, last):
     is_right(RANKS, ranks, "random_programs", first, last)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("ranks", "first", "last"), [(3, 0, 4), more(2, 4, 30), more(8, 30, 40)])
+def test_random_loops(is_right, ranks, first, last):
+    is_right(RANKS, ranks, "random_loops", first, last)
+
+
 @pytest.mark.slow_all
 @pytest.mark.parametrize("first", range(100, 500, 50))
 @pytest.mark.parametrize("ranks", [2, 3, 4, 5, 8])
@@ -60,3 +66,16 @@ def test_compiled_programs(is_right):
 @pytest.mark.parametrize("name", ["staggered", "padded_state", "between_cells", "periodic"])
 def test_more_compiled_programs(is_right, name):
     is_right(RANKS, 4, "programs", name, timeout=1200, is_compiled=True)
+
+
+@pytest.mark.compiles
+@pytest.mark.slow_all
+@pytest.mark.parametrize("name", ["implicit", "substeps", "reactions"])
+def test_compiled_loops(is_right, name):
+    is_right(RANKS, 2, "programs", name, timeout=1800, is_compiled=True)
+
+
+@pytest.mark.compiles
+@pytest.mark.slow_all
+def test_a_compiled_loop_while_messages_travel(is_right):
+    is_right(RANKS, 2, "on_a_wide_grid", "between_stencils", timeout=1200, is_compiled=True)

@@ -4,9 +4,10 @@
   state computes its values again anyway;
 * a sum over items becomes equations, in the order of its tree;
 * the tangent of a scan becomes the scan of its JVP;
-* a scan of no step or of one (`jit`) is no loop.
+* a scan of no step or of one (`jit`) is no loop;
+* where it is asked for, so is no short scan: its steps become equations, one after the other.
 
-What stays are scans of two steps and more.
+What stays are scans of two steps and more, and those that are too long to be written out.
 """
 
 from __future__ import annotations
@@ -14,33 +15,57 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from backsweep.ir import Atom, Builder, Equation, Literal, Program, Var
+import numpy as np
+
+from backsweep.ir import ArrayType, Atom, Builder, Equation, Literal, Program, Var
 from backsweep.ir.builder import look_up
 from backsweep.passes.control import jvp_step
 from backsweep.passes.jvp import jvp_program
 from backsweep.passes.linearize import vjp_program
 from backsweep.primitives import control as c
 from backsweep.primitives import elementwise as ew
+from backsweep.primitives import index as ix
 from backsweep.primitives.shape import full, reshape, zeros
 
 
-def inline_calls(program: Program) -> Program:
-    """An equivalent program whose only control equations are scans of several steps."""
+def inline_calls(program: Program, largest_scan: int = 0) -> Program:
+    """An equivalent program whose only control equations are scans of several steps.
+
+    Parameters
+    ----------
+    program : Program
+    largest_scan : int
+        Scans of up to so many operations (`operations_of_scan`) are written out, and their reverse
+        sweeps with them. The values keep their bits.
+    """
     if not any(e.primitive.kind == "control" for e in program.equations):
         return program
-    inliner = _Inliner()
+    inliner = _Inliner(largest_scan)
     b = inliner.builder
     arguments = [b.input(v.type, v.name) for v in program.inputs]
     return b.build(inliner.run(program, arguments), program.name)
 
 
+def operations_of_scan(params: Any) -> int:
+    """Equations of all steps of a scan, those of scans in them included."""
+    return c.scan_shape(params).length * _operations(params["step"])
+
+
+def _operations(program: Program) -> int:
+    return sum(
+        operations_of_scan(e.params) if e.primitive in (c.scan, c.scan_forward) else 1
+        for e in program.equations
+    )
+
+
 class _Inliner:
     """Appends programs to one builder."""
 
-    def __init__(self) -> None:
+    def __init__(self, largest_scan: int) -> None:
         self.builder = Builder()
-        self.starts: dict[Var, Sequence[Atom]] = {}
-        """Inputs of the short scans, by their trajectory."""
+        self.largest_scan = largest_scan
+        self.states: dict[Var, list[Sequence[Atom]]] = {}
+        """Of the scans that are written out, by their trajectory: what each step began with."""
 
     def run(self, program: Program, arguments: Sequence[Atom]) -> list[Atom]:
         """Append a program; returns its outputs."""
@@ -106,50 +131,85 @@ def _jvp_scan(r: _Inliner, eqn: Equation, joined: list[Any], n_dots: int) -> Seq
 
 def _scan(r: _Inliner, eqn: Equation, ins: tuple[Any, ...]) -> Sequence[Atom]:
     p, shape, b = eqn.params, c.scan_shape(eqn.params), r.builder
-    if shape.length > 1:
+    if shape.length > 1 and operations_of_scan(p) > r.largest_scan:
         return b.replay(eqn, ins)
-    consts, init, xs = shape.split_inputs(ins)
-    if shape.length == 0:
-        ys = [zeros(b, c.stacked(t, 0)) for t in shape.split_outputs(p["step"].out_types)[1]]
-        outs = [*init, *ys]
-    else:
-        results = r.run(p["step"], [*consts, *init, *(_only(b, x) for x in xs)])
+    consts, carry, xs = shape.split_inputs(ins)
+    states: list[Sequence[Atom]] = []
+    rows: list[Sequence[Atom]] = []
+    for n in range(shape.length):
+        states.append(carry)
+        results = r.run(p["step"], [*consts, *carry, *(_row(b, x, n) for x in xs)])
         carry, records = shape.split_outputs(results)
-        outs = [*carry, *(_stack_of_one(b, y) for y in records)]
+        rows.append(records)
+    outs = [*carry, *_stacks(b, rows, shape.split_outputs(p["step"].out_types)[1])]
     if eqn.primitive is c.scan_forward:
         track = Var(eqn.outputs[-1].type)
-        r.starts[track] = init
+        r.states[track] = states
         outs.append(track)
     return outs
 
 
 def _scan_reverse(r: _Inliner, eqn: Equation, ins: tuple[Any, ...]) -> Sequence[Atom]:
     p, shape, b = eqn.params, c.scan_shape(eqn.params), r.builder
-    if shape.length > 1:
+    if ins[0] not in r.states:
         return b.replay(eqn, ins)
     types = shape.split_inputs(p["step"].in_types)
     flags = shape.split_inputs(p["active_in"])
-    n_xs = len(types[2])
+    wanted = [
+        [t for t, is_active in zip(group, own, strict=True) if is_active]
+        for group, own in zip(types, flags, strict=True)
+    ]
+    n_consts, n_bars = len(wanted[0]), len(wanted[1])
     consts, rest = ins[1 : 1 + shape.n_consts], ins[1 + shape.n_consts :]
-    xs, bars = rest[:n_xs], rest[n_xs:]
-    n_bars = sum(p["active_out"][: shape.n_carry])
-    if shape.length == 0:
-        const_bars = [zeros(b, t) for t, wanted in zip(types[0], flags[0], strict=True) if wanted]
-        x_bars = [
-            zeros(b, c.stacked(t, 0))
-            for t, wanted in zip(types[2], flags[2], strict=True)
-            if wanted
-        ]
-        return [*const_bars, *bars[:n_bars], *x_bars]
+    xs, given = rest[: len(types[2])], rest[len(types[2]) :]
+    bars: Sequence[Atom] = given[:n_bars]
+    y_bars = given[n_bars:]
     program = vjp_program(p["step"], p["active_in"], p["active_out"])
-    given = [*consts, *r.starts[ins[0]], *(_only(b, x) for x in xs), *bars[:n_bars]]
-    results = r.run(program, [*given, *(_only(b, y) for y in bars[n_bars:])])
-    n = sum(flags[0]) + sum(flags[1])
-    return [*results[:n], *(_stack_of_one(b, x) for x in results[n:])]
+    totals: list[Atom] = []
+    rows: list[Sequence[Atom]] = []
+    for n in reversed(range(shape.length)):
+        before = [*consts, *r.states[ins[0]][n], *(_row(b, x, n) for x in xs)]
+        results = r.run(program, [*before, *bars, *(_row(b, y, n) for y in y_bars)])
+        terms = results[:n_consts]
+        if shape.length > 1:
+            terms = [ew.convert(b, t, _wide(t)) for t in terms]
+        totals = [b(ew.add, s, t) for s, t in zip(totals, terms, strict=True)] if totals else terms
+        bars = results[n_consts : n_consts + n_bars]
+        rows.append(results[n_consts + n_bars :])
+    if shape.length:
+        const_bars = [ew.convert(b, s, t.dtype) for s, t in zip(totals, wanted[0], strict=True)]
+    else:
+        const_bars = [zeros(b, t) for t in wanted[0]]
+    return [*const_bars, *bars, *_stacks(b, rows[::-1], wanted[2])]
 
 
-def _only(b: Builder, stack: Atom) -> Atom:
-    return b(reshape, stack, shape=stack.type.shape[1:])
+def _wide(atom: Atom) -> np.dtype:
+    """In which cotangents of constants add up over steps."""
+    return np.result_type(atom.type.dtype, np.float64)  # type: ignore[union-attr]
+
+
+def _row(b: Builder, stack: Atom, n: int) -> Atom:
+    """Entry n of a stack of all steps."""
+    assert isinstance(stack.type, ArrayType)
+    length, *shape = stack.type.shape
+    if length > 1:
+        ones, starts = (1,) * stack.type.ndim, (n, *([0] * len(shape)))
+        stack = b(ix.slice_, stack, starts=starts, steps=ones, sizes=(1, *shape))
+    return b(reshape, stack, shape=tuple(shape))
+
+
+def _stacks(
+    b: Builder, rows: Sequence[Sequence[Atom]], types: Sequence[ArrayType]
+) -> Sequence[Atom]:
+    """One stack of each value of the steps."""
+    if not rows:
+        return [zeros(b, c.stacked(t, 0)) for t in types]
+    return [_stack(b, column) for column in zip(*rows, strict=True)]
+
+
+def _stack(b: Builder, values: Sequence[Atom]) -> Atom:
+    parts = [_stack_of_one(b, value) for value in values]
+    return parts[0] if len(parts) == 1 else b(ix.concatenate, *parts, axis=0)
 
 
 def _stack_of_one(b: Builder, value: Atom) -> Atom:

@@ -194,7 +194,7 @@ class _Nester:
         stacks, chains = self.trajectories[track]
         n_bars = sum(v is not None for v in carry)
         n_const_bars = sum(kept[: shape.n_consts])
-        program = vjp_program(step, kept, p["active_out"], "reverse")
+        program = _adjoint(p, kept)
         before = [False] * len(step.inputs)
         owned = [k < n_bars for k in range(len(program.inputs) - len(before))]
         scan = InnerScan(
@@ -210,3 +210,13 @@ class _Nester:
         ins = (*stacks, *eqn.inputs[1:])
         outs_kept = [v for v, k in zip(wanted, kept, strict=True) if k and v is not None]
         self._emit(inner_reverse, ins, scan, outs_kept)
+
+
+def _adjoint(p: Any, kept: Sequence[bool]) -> Program:
+    """The adjoint step of a scan, for some of the active inputs."""
+    given = p.get("adjoint")
+    if given is None:
+        return vjp_program(p["step"], kept, p["active_out"], "reverse")
+    active = [k for k, is_active in zip(kept, p["active_in"], strict=True) if is_active]
+    outputs = tuple(a for a, k in zip(given.outputs, active, strict=True) if k)
+    return simplify(Program(given.inputs, given.equations, outputs, "reverse"))

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from backsweep.comm import AbstractComm
 from backsweep.comm.boxes import Box, is_inside
 from backsweep.ir import ArrayType, Atom, Var
+from backsweep.passes.partition.cut import enclosing
 from backsweep.passes.partition.demand import Demand
 from backsweep.passes.partition.localise import Localiser
-from backsweep.passes.partition.scans import enclosing
 from backsweep.primitives.communication import fetch_ghosts
 
 

@@ -3,39 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from backsweep.comm.boxes import Box, box_shape, is_inside
-from backsweep.ir import ArrayType, Atom, Literal, Program, Var
+from backsweep.ir import ArrayType, Atom, Equation, Literal, Program, Var
 from backsweep.passes.delay import PATCHES
 from backsweep.passes.external import all_equations
+from backsweep.passes.partition.cut import AbstractScanCut, StepCut
 from backsweep.passes.partition.halo import Halo, HaloField
+from backsweep.passes.partition.local_loop import add_loop
 from backsweep.passes.partition.localise import Localiser, same_array
-from backsweep.passes.partition.scans import ScanCut, StepCut
+from backsweep.passes.partition.loops import LoopCut
+from backsweep.passes.partition.scans import ScanCut
 from backsweep.passes.simplify import simplify
 from backsweep.primitives.control import ScanShape
+from backsweep.primitives.index import update
 from backsweep.primitives.shape import full, zeros
+
+Cut = TypeVar("Cut", bound=AbstractScanCut)
 
 
 @dataclass
 class _Writer:
     """Writes one local program of a scan: the step, or the adjoint step of a sweep."""
 
-    scan: ScanCut
+    scan: AbstractScanCut
     cut: StepCut
     key: int | None
+    loops: dict[int, LocalScan[LoopCut]] = field(default_factory=dict)
+    """What is written of the scans in it, by the ids of their cuts."""
+    rights: dict[Var, Box | None] = field(default_factory=dict)
+    """What is right of the inputs of the local program, in their layouts."""
 
     def __post_init__(self) -> None:
         assert self.cut.demand is not None
         self.local = Localiser(self.cut.demand)
         self.inputs = self._inputs()
-        if self.key is None:
+        if self.key is None and not isinstance(self.scan, LoopCut):
             self._give_rooms()
         for eqn in self.cut.program.equations:
-            self.local.add(eqn)
+            if id(eqn) in self.cut.loops:
+                self._add_loop(eqn)
+            else:
+                self.local.add(eqn)
         self.outputs = self._outputs() if self.key is None else self._bars(self.key)
 
     def program(self, n_consts: int, extras: Sequence[np.ndarray]) -> Program:
@@ -47,22 +60,24 @@ class _Writer:
         return simplify(Program(inputs, equations, tuple(self.outputs), name))
 
     def _inputs(self) -> list[Var]:
-        scan, own = self.scan, self.scan.step.inputs
-        variables = list(self.cut.program.inputs)
-        layouts = [scan.layouts[v] for v in own]
-        if self.key is not None:
-            active = enumerate(scan.flags[self.key][1])
-            layouts += [scan.layout_of_output(k) for k, is_active in active if is_active]
-        found = [self._input(v, y) for v, y in zip(variables, layouts, strict=True)]
+        found = [self._input(k, var) for k, var in enumerate(self.cut.program.inputs)]
         return [v for v in found if v is not None]
 
-    def _input(self, var: Var, layout: Box | None) -> Var | None:
+    def _input(self, number: int, var: Var) -> Var | None:
+        layout = self.scan.layout_of_input(self.key, number)
         if layout is None:
             return None
         own = Var(var.type.with_shape(box_shape(layout)), var.name)  # type: ignore[union-attr]
         self.local.whole_inputs[var] = layout, own
-        self.local.has_unwrapped(var, layout, own, self.local.demand.pieces.get(var, ()))
+        right = self.rights[own] = self.scan.right(self.key, number)
+        self.local.has_unwrapped(var, layout, own, self.local.demand.pieces.get(var, ()), right)
         return own
+
+    def _add_loop(self, eqn: Equation) -> None:
+        loop = self.cut.loops[id(eqn)]
+        if id(loop) not in self.loops:
+            self.loops[id(loop)] = write_scan(loop)
+        add_loop(self.local, eqn, self.loops[id(loop)])
 
     def _give_rooms(self) -> None:
         """Carries that end with patches (a source) get the room of their layout before them."""
@@ -82,10 +97,20 @@ class _Writer:
     def _outputs(self) -> list[Atom]:
         found: list[Atom] = []
         for k, atom in enumerate(self.cut.program.outputs):
-            layout = self.scan.layout_of_output(k)
-            if layout is not None:
-                found.append(self._kept(atom, self.scan.kept(self.cut, k), layout))
+            layout, box = self.scan.layout_of_output(k), self.scan.kept(self.cut, k)
+            if layout is None:
+                continue
+            found.append(self._kept(atom, box, layout, self._old(k)))
         return found
+
+    def _old(self, k: int) -> Var | None:
+        """What stays around the part of a loop's carry that a step makes.
+
+        It is not right, but no worse an argument of a root or a quotient than zeros would be.
+        """
+        if not isinstance(self.scan, LoopCut) or k >= self.scan.shape.n_carry:
+            return None
+        return self.local.whole_inputs[self.scan.step.inputs[self.scan.shape.n_consts + k]][1]
 
     def _bars(self, key: int) -> list[Atom]:
         scan, found = self.scan, []
@@ -95,22 +120,31 @@ class _Writer:
                 found.append(self._kept(self.cut.program.outputs[k], box, layout))
         return found
 
-    def _kept(self, atom: Atom, box: Box | None, layout: Box) -> Atom:
-        """An output in its layout; what is merely handed on goes with its ghosts."""
+    def _kept(self, atom: Atom, box: Box | None, layout: Box, old: Var | None = None) -> Atom:
+        """An output in its layout, zeros around it or what was there.
+
+        What is merely handed on goes with its ghosts.
+        """
         type = ArrayType(box_shape(layout), atom.type.dtype)  # type: ignore[union-attr]
         if isinstance(atom, Literal):
             return full(self.local.builder, atom, type.shape)
         handed = self.local.whole_inputs.get(atom)
         if handed is not None and handed[0] == layout:
-            return handed[1]
+            right = self.rights[handed[1]]
+            if box is None or (right is not None and is_inside(box, right)):
+                return handed[1]
         if box is None:
             return zeros(self.local.builder, type)
         if self.local.rooms.get(atom) == (box, layout):
             return self.local.get(atom, layout)
-        return self.local.placed(self.local.get(atom, box), box, layout)
+        part = self.local.get_unwrapped(atom, box)
+        if old is None or box == layout:
+            return self.local.placed(part, box, layout)
+        starts = tuple(a - f for (a, _), (f, _) in zip(box, layout, strict=True))
+        return self.local.builder(update, old, part, starts=starts, steps=(1,) * len(box))
 
 
-def write_scan(scan: ScanCut) -> LocalScan:
+def write_scan(scan: Cut) -> LocalScan[Cut]:
     """The local programs of a scan of which everything is settled."""
     writers = [_Writer(scan, scan.forward, None)]
     writers += [_Writer(scan, cut, key) for key, cut in scan.reverses.items()]
@@ -126,7 +160,7 @@ def write_scan(scan: ScanCut) -> LocalScan:
 
 
 @dataclass
-class LocalScan:
+class LocalScan(Generic[Cut]):
     """What one rank runs of a scan.
 
     Attributes
@@ -138,7 +172,7 @@ class LocalScan:
         Constants that only this rank has: index arrays; after the other constants.
     """
 
-    cut: ScanCut
+    cut: Cut
     programs: Mapping[int | None, Program]
     extras: list[np.ndarray]
 
@@ -179,7 +213,7 @@ class LocalScan:
         flags_out = [*(active_out[j] for j in carry), *(active_out[n + j] for j in self.ys())]
         return tuple(flags_in), tuple(flags_out)
 
-    def halo(self, key: int | None) -> Halo:
+    def halo(self: LocalScan[ScanCut], key: int | None) -> Halo:
         """What is fetched after each step; with the key of a sweep, of its cotangents as well."""
         cut, n = self.cut, self.cut.shape.n_consts
         carry = list(cut.step.inputs[n : n + cut.shape.n_carry])
@@ -204,7 +238,7 @@ class LocalScan:
         adds_up = any(e.primitive.kind == "communication" for e in equations)
         return Halo(states, bars, cut.owner.decomposition.comm, adds_up)
 
-    def _is_read(self, k: int, places: Sequence[tuple[StepCut, Var]]) -> bool:
+    def _is_read(self: LocalScan[ScanCut], k: int, places: Sequence[tuple[StepCut, Var]]) -> bool:
         """Whether more of a carry is read than belongs to this rank."""
         own = self.cut.owned(k)
         for program, var in places:
@@ -215,7 +249,10 @@ class LocalScan:
         return False
 
     def _fields(
-        self, members: Sequence[int], read: Sequence[bool], sources: Sequence[int]
+        self: LocalScan[ScanCut],
+        members: Sequence[int],
+        read: Sequence[bool],
+        sources: Sequence[int],
     ) -> tuple[HaloField, ...]:
         cut, found = self.cut, []
         carry = cut.step.inputs[cut.shape.n_consts :]

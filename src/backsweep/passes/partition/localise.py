@@ -84,11 +84,22 @@ class Localiser:
     def joined(self, parts: list[Atom], axis: int) -> Atom:
         return self.builder(ix.concatenate, *parts, axis=axis)
 
-    def has_unwrapped(self, var: Var, layout: Box, atom: Atom, pieces: Sequence[Box]) -> None:
-        """Note the pieces of a global value that lie in an atom whose box may be unwrapped."""
+    def has_unwrapped(
+        self,
+        var: Var,
+        layout: Box,
+        atom: Atom,
+        pieces: Sequence[Box],
+        right: Box | None = None,
+    ) -> None:
+        """Note the pieces of a global value that lie in an atom whose box may be unwrapped.
+
+        `right` is the part of the layout that holds them, where that is not all of it.
+        """
+        part = layout if right is None else right
         for piece in pieces:
-            inside = unwrapped(piece, layout, var.type.shape)
-            if is_inside(inside, layout):
+            inside = unwrapped(piece, part, var.type.shape)
+            if is_inside(inside, part):
                 self.has(var, piece, self.cut(atom, layout, inside))
 
     def cut(self, atom: Atom, own: Box, box: Box) -> Atom:

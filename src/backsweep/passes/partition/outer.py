@@ -89,7 +89,7 @@ class _Cut:
     scans: dict[int, ScanCut] = field(default_factory=dict)
     """By the id of the equation that makes the trajectory, or of the plain scan."""
     of_trajectory: dict[Var, ScanCut] = field(default_factory=dict)
-    built: dict[int, LocalScan] = field(default_factory=dict)
+    built: dict[int, LocalScan[ScanCut]] = field(default_factory=dict)
     placed: Placed = field(init=False)
     demand: Demand = field(init=False)
     beyond: Beyond = field(init=False)
@@ -271,7 +271,9 @@ class _Cut:
         results = results if isinstance(results, tuple) else (results,)
         self._take_outputs(eqn, scan, list(results))
 
-    def _arguments(self, scan: LocalScan, groups: Any) -> tuple[list[Atom], list[Atom], list[Atom]]:
+    def _arguments(
+        self, scan: LocalScan[ScanCut], groups: Any
+    ) -> tuple[list[Atom], list[Atom], list[Atom]]:
         """Local constants, first carry and xs of a scan."""
         cut, local = scan.cut, self.local
         variables = cut.shape.split_inputs(cut.step.inputs)
@@ -307,7 +309,7 @@ class _Cut:
             return zeros(self.local.builder, type)
         return self.local.placed(self.local.get(atom, box), box, layout)
 
-    def _take_outputs(self, eqn: Equation, scan: LocalScan, results: list[Atom]) -> None:
+    def _take_outputs(self, eqn: Equation, scan: LocalScan[ScanCut], results: list[Atom]) -> None:
         cut, n = scan.cut, scan.cut.shape.n_carry
         steps = ((0, cut.shape.length),)
         for k, var in enumerate(eqn.outputs[: len(cut.step.outputs)]):
@@ -370,7 +372,7 @@ class _Cut:
         results = local.builder(eqn.primitive, trajectory, *consts, *xs, *arguments, **params)
         self._take_bars(eqn, scan, list(results if isinstance(results, tuple) else (results,)))
 
-    def _take_bars(self, eqn: Equation, scan: LocalScan, results: list[Atom]) -> None:
+    def _take_bars(self, eqn: Equation, scan: LocalScan[ScanCut], results: list[Atom]) -> None:
         cut, key = scan.cut, id(eqn)
         n = cut.shape.n_consts + cut.shape.n_carry
         steps = ((0, cut.shape.length),)

@@ -162,6 +162,8 @@ def _keeps_parts(
         return (
             len(partial) == len(eqn.inputs) and len({(o.anchors, o.fixed) for o in operands}) == 1
         )
+    if name == "scatter_add":
+        return partial == [0, 1] and not any(o.has_owner for o in operands)
     return False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,8 +16,9 @@ from backsweep.passes.partition.placement import (
     Placement,
     nowhere,
     place,
-    refused,
 )
+from backsweep.primitives.gather import scatter_add
+from backsweep.primitives.shape import broadcast
 
 
 def smallest_before(program: Program, var: Var, placements: dict[Var, Placement]) -> Var:
@@ -45,7 +47,7 @@ def place_program(
     program: Program,
     inputs: Sequence[Placement],
     whole_outputs: Sequence[bool],
-    held: Several | None = None,
+    held: Several,
 ) -> Placed:
     """Where the values of a program belong.
 
@@ -55,15 +57,20 @@ def place_program(
     inputs : sequence of Placement
     whole_outputs : sequence of bool
         Outputs that must not be partial.
-    held : callable, optional
+    held : callable
         Placements of the outputs of an equation that holds programs.
     """
     sums: set[Var] = set()
+    zeros = {
+        e.outputs[0]
+        for e in program.equations
+        if e.primitive is broadcast and isinstance(e.inputs[0], Literal) and not e.inputs[0].value
+    }
     while True:
         placed = Placed(dict(zip(program.inputs, inputs, strict=True)), {})
         try:
             for eqn in program.equations:
-                _enter(eqn, placed, sums, held)
+                _enter(eqn, placed, sums, zeros, held)
             for atom, is_whole in zip(program.outputs, whole_outputs, strict=True):
                 if is_whole and isinstance(atom, Var) and placed.seen[atom].is_partial:
                     raise NeedsSum(atom)
@@ -73,17 +80,15 @@ def place_program(
         return placed
 
 
-def _enter(eqn: Equation, placed: Placed, sums: set[Var], held: Several | None) -> None:
+def _enter(eqn: Equation, placed: Placed, sums: set[Var], zeros: set[Var], held: Several) -> None:
     if eqn.primitive.kind == "control":
-        if held is None:
-            raise refused(
-                eqn,
-                "inside a step is not cut yet",
-                "write its steps out, or make the outer loop's step out of them",
-            )
         results = held(eqn, placed)
     else:
-        results = [place(eqn, [placed.of(a) for a in eqn.inputs])]
+        operands = [placed.of(a) for a in eqn.inputs]
+        if eqn.primitive is scatter_add and eqn.inputs[0] in zeros:
+            # Zeros are the sum of zeros: to them the ranks' parts of a value may be added.
+            operands[0] = replace(operands[0], is_partial=operands[1].is_partial)
+        results = [place(eqn, operands)]
     for var, result in zip(eqn.outputs, results, strict=True):
         if result.is_partial and (var in sums or eqn.primitive.name in EXTREMA):
             placed.parts[var] = result
