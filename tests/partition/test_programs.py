@@ -44,7 +44,9 @@ def test_random_programs(is_right, ranks, first, last):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "first", "last"), [(3, 0, 4), more(2, 4, 30), more(8, 30, 40)])
+@pytest.mark.parametrize(
+    ("ranks", "first", "last"), [more(3, 0, 4), more(2, 4, 30), more(8, 30, 40)]
+)
 def test_random_loops(is_right, ranks, first, last):
     is_right(RANKS, ranks, "random_loops", first, last)
 
