@@ -183,6 +183,7 @@ class MPIMessages(Messages):
         ]
         self._all = [*self._receives, *self._sends]
         self._active: list[MPI.Request] = []
+        self._are_done = partial(MPI.Request.Testall, self._active)
         # Before MPI ends, also if nobody closes.
         self._finalizer = weakref.finalize(self, _free, self._sends, self._receives, self._active)
 
@@ -191,10 +192,9 @@ class MPIMessages(Messages):
         self._active += self._all
 
     def wait(self) -> None:
-        active = self._active
-        if not MPI.Request.Testall(active):
-            self._comm._wait(partial(MPI.Request.Testall, active))
-        active.clear()
+        if not MPI.Request.Testall(self._active):
+            self._comm._wait(self._are_done)
+        self._active.clear()
 
     def close(self) -> None:
         self._finalizer()
