@@ -9,7 +9,7 @@ import numpy as np
 import simulations
 
 import backsweep as bs
-from backsweep.runtime.arrays import KEPT_BYTES, spare_bytes, work_array
+from backsweep.runtime.arrays import KEPT_BYTES, MAX_PASSED, spare_bytes, work_array
 
 
 def _all_equal(a: Any, b: Any) -> None:
@@ -67,15 +67,25 @@ def test_a_block_is_used_again_and_zeroed() -> None:
 
 
 def test_what_waits_is_bounded() -> None:
+    """By what was in use at once, with what is in use now."""
     bs.release_memory()
-    blocks = [work_array(KEPT_BYTES // 16, np.uint8) for _ in range(40)]
+    blocks = [work_array(KEPT_BYTES, np.uint8, zeroed=False) for _ in range(4)]
     blocks.clear()
-    work_array(KEPT_BYTES // 8 + 1, np.uint8)
-    assert spare_bytes() <= KEPT_BYTES
-    large = [work_array(KEPT_BYTES, np.uint8, zeroed=False) for _ in range(3)]
-    large.clear()
+    assert spare_bytes() == 4 * KEPT_BYTES
+    larger = work_array(3 * KEPT_BYTES, np.uint8, zeroed=False)
     assert spare_bytes() <= 2 * KEPT_BYTES
+    del larger
     bs.release_memory()
+
+
+def test_what_waits_in_vain_is_given_back() -> None:
+    bs.release_memory()
+    large = work_array(KEPT_BYTES, np.uint8, zeroed=False)
+    del large
+    kept = [work_array(100, np.uint8) for _ in range(MAX_PASSED)]
+    assert spare_bytes() == KEPT_BYTES
+    kept.append(work_array(100, np.uint8))
+    assert spare_bytes() == 0
 
 
 def test_threads_never_share_a_block() -> None:

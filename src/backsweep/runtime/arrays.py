@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 ALIGNMENT = 64
 SKEW = 256
@@ -29,13 +31,22 @@ def round_up(n: int) -> int:
 
 
 KEPT_BYTES = 1 << 26
-"""Smaller blocks that wait for the next sweep take no more than this together."""
+"""Blocks in use and those that wait for the next sweep take this more than was once in use."""
 
-LARGE = 1 << 25
-"""Of blocks of this size and more (trajectories) one waits."""
+MAX_PASSED = 16
+"""A block is given back when so many others had to be made while it waited."""
 
 _spare: dict[int, np.ndarray] = {}
 """Blocks that nobody uses now, by id: fresh pages cost more than the steps that fill them."""
+
+_passed: dict[int, int] = {}
+"""How many blocks had to be made while each of them waited."""
+
+_used: dict[int, int] = {}
+"""Bytes of the blocks in use, by id."""
+
+_most = 0
+"""Bytes that were in use at once."""
 
 
 def spare_bytes() -> int:
@@ -55,15 +66,21 @@ def release_memory() -> int:
     int
         Bytes given back.
     """
-    n_bytes = spare_bytes()
+    global _most
+    n_bytes, _most = spare_bytes(), 0
     _spare.clear()
+    _passed.clear()
     return n_bytes
 
 
 def _waiting() -> list[tuple[int, np.ndarray]]:
+    return _items(_spare)
+
+
+def _items(of: dict[int, T]) -> list[tuple[int, T]]:
     while True:
         try:
-            return list(_spare.items())
+            return list(of.items())
         except RuntimeError:  # garbage collection has just added a block
             continue
 
@@ -73,20 +90,28 @@ def _taken(n: int) -> np.ndarray | None:
     for key, block in _waiting():
         # Another thread may have been faster: who pops it has it.
         if n <= block.nbytes <= 2 * n and _spare.pop(key, None) is not None:
+            _passed.pop(key, None)
             return block
-    is_large = n >= LARGE
-    waiting = [(k, b) for k, b in _waiting() if (b.nbytes >= LARGE) == is_large]
-    if is_large or sum(b.nbytes for _, b in waiting) > KEPT_BYTES:
-        for key, _ in waiting:
-            _spare.pop(key, None)
     return None
 
 
+def _make_room(n: int) -> None:
+    """Give blocks back that wait in vain, or that together with n new bytes are too many."""
+    global _most
+    used = sum(size for _, size in _items(_used)) + n
+    _most = max(_most, used)
+    waiting = sorted(_waiting(), key=lambda entry: -entry[1].nbytes)
+    total = used + sum(block.nbytes for _, block in waiting)
+    for key, block in waiting:
+        _passed[key] = _passed.get(key, 0) + 1
+        if total > _most + KEPT_BYTES or _passed[key] > MAX_PASSED:
+            total -= block.nbytes
+            _spare.pop(key, None)
+            _passed.pop(key, None)
+
+
 def _keep(block: np.ndarray) -> None:
-    if block.nbytes >= LARGE:
-        for key, old in _waiting():
-            if old.nbytes >= LARGE:
-                _spare.pop(key, None)
+    _used.pop(id(block), None)
     _spare[id(block)] = block
 
 
@@ -96,9 +121,11 @@ def work_array(n: int, dtype: Any, *, zeroed: bool = True) -> np.ndarray:
     n_bytes = max(n * dtype.itemsize, 1)
     block = _taken(n_bytes)
     if block is None:
+        _make_room(n_bytes)
         block = (np.zeros if zeroed else np.empty)(n_bytes, np.uint8)
     elif zeroed:
         block[:n_bytes] = 0
+    _used[id(block)] = block.nbytes
     # The base of what follows is a memoryview: all views of this array keep this array alive.
     array = np.frombuffer(memoryview(block), dtype, n)  # type: ignore[arg-type]
     weakref.finalize(array, _keep, block).atexit = False
