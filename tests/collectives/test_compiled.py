@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import backsweep as bs
+from backsweep.comm import allreduce_sum, serial
 
 RANKS = Path(__file__).with_name("ranks.py")
 MORE = pytest.mark.slow_all
@@ -63,3 +71,27 @@ def test_ranks_with_other_requests_plan_together(is_right):
 def test_a_collective_that_fails_in_compiled_code_ends_all_ranks(ends_all_ranks):
     job = "one_raises_compiled"
     ends_all_ranks(RANKS, job, 2, "OSError: the network is gone", is_compiled=True)
+
+
+@pytest.mark.compiles
+def test_ctrl_c_between_two_callbacks_is_not_lost():
+    """It is raised behind the call; Python would lose it where compiled code calls back."""
+    comm, u0 = serial(), np.linspace(0, 1, 4000)
+
+    def step(u, _):
+        return 0.5 * u + 1e-4 * allreduce_sum(np.sum(u), comm=comm), None
+
+    def run():
+        return bs.scan(step, u0, length=60_000)[0]
+
+    expected = run()
+    begin = time.perf_counter()
+    run()
+    seconds = time.perf_counter() - begin
+    for part in (0.3, 0.5, 0.7):
+        timer = threading.Timer(part * seconds, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            run()
+        timer.join()
+    np.testing.assert_array_equal(run(), expected)

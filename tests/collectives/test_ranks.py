@@ -14,7 +14,7 @@ def more(*values):
     return pytest.param(*values, marks=MORE)
 
 
-@pytest.mark.parametrize("ranks", [1, 2, more(3), 4])
+@pytest.mark.parametrize("ranks", [1, 2, more(3), more(4)])
 def test_dot_products_of_each_collective(is_right, ranks):
     is_right(RANKS, ranks, "products_of_each")
 

@@ -18,7 +18,11 @@ def block(name, language):
 
 @pytest.mark.parametrize(
     ("name", "ranks"),
-    [*(("ranks", n) for n in (0, 1, 2, 3, 4, 8)), *(("own", n) for n in (0, 1, 3, 4))],
+    [
+        *(("ranks", n) for n in (0, 1, 2, 3, 8)),
+        pytest.param("ranks", 4, marks=pytest.mark.slow_all),
+        *(("own", n) for n in (0, 1, 3, 4)),
+    ],
 )
 def test_any_number_of_ranks_prints_the_same(tmp_path, name, ranks):
     script = tmp_path / "script.py"

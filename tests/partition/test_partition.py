@@ -9,9 +9,15 @@ import pytest
 
 import backsweep as bs
 from backsweep.api import decomposed
+from backsweep.api.tracer import trace_function, type_of
+from backsweep.api.tree import flatten
+from backsweep.codegen.sweep_source import Chain, find_chains
 from backsweep.comm import Decomposition, PlannedComm, serial
 from backsweep.errors import BacksweepError, DecompositionError
 from backsweep.passes.partition import steps
+from backsweep.primitives.control import scan_shape
+from backsweep.runtime.compiled import compile_forward
+from backsweep.runtime.ghosts import exchanged
 from partition import losses, nested, points
 from partition.comparing import GRID
 from partition.stencils import field
@@ -82,3 +88,32 @@ def test_one_rank_runs_the_program_itself(monkeypatch):
     )
     assert value == expected[0]
     np.testing.assert_array_equal(found.gather(), expected[1])
+
+
+def test_what_this_rank_hands_on_but_others_compute_travels_too():
+    """Rank 0 hands u on, to which rank 1 adds a source: its rows are sent, not written over."""
+
+    def misfit(u0):
+        def step(carry, x):
+            u, w = carry
+            near = u.copy()
+            near[:, 1:-1] = u[:, 2:] + u[:, :-2] - u[:, 1:-1]
+            new = np.concatenate([near[:40] * 0.4 + 0.1 * w[:40], u[40:] * 0.5 - 0.1 * w[39:-1]])
+            old = u.copy()
+            old[60, 7] += x
+            return (new, old), None
+
+        return np.sum(bs.scan(step, (u0, 0.5 * u0), np.ones(4))[0][0] ** 2)
+
+    grid = (80, 64)
+    halves = Decomposition(grid, (0,), PlannedComm(2, 0))
+    traced = trace_function(misfit, [type_of(np.ones(grid))], flatten((np.ones(grid),))[1])
+    local = decomposed.cut(traced.program, [*traced.captured, np.ones(grid)], halves).program
+    (params,) = (e.params for e in local.equations if e.primitive.name == "scan")
+    step, shape = params["step"], scan_shape(params)
+    assert find_chains(step, shape.n_consts, 2) == (Chain((0, 1)),), "handed on"
+    assert exchanged(params) == (0, 1)
+    code = compile_forward(step, shape.any_length, in_place=True, exchanged=exchanged(params))
+    assert code.source.advance.travelling is None
+    code = compile_forward(step, shape.any_length, in_place=False, exchanged=exchanged(params))
+    assert code.source.advance.travelling is not None, "nothing is written over"

@@ -188,7 +188,8 @@ class MPIMessages(Messages):
         self._finalizer = weakref.finalize(self, _free, self._sends, self._receives, self._active)
 
     def start(self) -> None:
-        MPI.Prequest.Startall(self._all)
+        for request in self._all:  # one by one: several may go to one rank, in this order
+            request.Start()
         self._active += self._all
 
     def wait(self) -> None:

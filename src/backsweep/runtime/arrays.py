@@ -95,16 +95,19 @@ def _taken(n: int) -> np.ndarray | None:
     return None
 
 
+def _used_bytes() -> int:
+    return sum(size for _, size in _items(_used))
+
+
 def _make_room(n: int) -> None:
     """Give blocks back that wait in vain, or that together with n new bytes are too many."""
-    global _most
-    used = sum(size for _, size in _items(_used)) + n
-    _most = max(_most, used)
+    used = _used_bytes() + n
+    most = max(_most, used)
     waiting = sorted(_waiting(), key=lambda entry: -entry[1].nbytes)
     total = used + sum(block.nbytes for _, block in waiting)
     for key, block in waiting:
         _passed[key] = _passed.get(key, 0) + 1
-        if total > _most + KEPT_BYTES or _passed[key] > MAX_PASSED:
+        if total > most + KEPT_BYTES or _passed[key] > MAX_PASSED:
             total -= block.nbytes
             _spare.pop(key, None)
             _passed.pop(key, None)
@@ -117,6 +120,7 @@ def _keep(block: np.ndarray) -> None:
 
 def work_array(n: int, dtype: Any, *, zeroed: bool = True) -> np.ndarray:
     """An array of n elements whose memory goes to the next sweep when nobody refers to it."""
+    global _most
     dtype = np.dtype(dtype)
     n_bytes = max(n * dtype.itemsize, 1)
     block = _taken(n_bytes)
@@ -126,6 +130,7 @@ def work_array(n: int, dtype: Any, *, zeroed: bool = True) -> np.ndarray:
     elif zeroed:
         block[:n_bytes] = 0
     _used[id(block)] = block.nbytes
+    _most = max(_most, _used_bytes())
     # The base of what follows is a memoryview: all views of this array keep this array alive.
     array = np.frombuffer(memoryview(block), dtype, n)  # type: ignore[arg-type]
     weakref.finalize(array, _keep, block).atexit = False

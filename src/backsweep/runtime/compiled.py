@@ -126,8 +126,7 @@ def _advance_source(
     program = verify(forward_program(step, shape, chains, ys))
     replace = {k: shape.n_consts + c.components[-1] for k, c in enumerate(chains)}
     lowered = lower(lowerable(program), replace=replace if in_place else {})
-    heads = [c.components[0] for c in chains]
-    made = {lowered.inputs[shape.n_consts + k].number: k for k in heads if k in exchanged}
+    made = {lowered.inputs[shape.n_consts + k].number: k for k in exchanged}
     travelling = Travelling(made, is_early=False) if made else None
     return write_step(lowered, "forward" if ys else "advance", parameters, travelling)
 

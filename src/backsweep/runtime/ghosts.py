@@ -212,11 +212,15 @@ class _Server:
 
 
 def exchanged(params: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """Carried components of a scan of which other ranks may get parts; None if it is not cut."""
+    """Carried components of which messages may travel after a step; None if it is not cut.
+
+    Those that the step of the whole grid computes, be it that it hands them on on this rank.
+    """
     halo = params.get("halo")
     if halo is None:
         return None
-    return tuple(f.component for f in halo.states if f.component >= 0)
+    made = [k for k, f in enumerate(halo.states) if f.source == k]
+    return components(halo.states, made)
 
 
 @contextlib.contextmanager

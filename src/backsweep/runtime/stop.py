@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -126,3 +127,31 @@ def abandon_if_requested() -> None:
     """Called between the pieces of a scan that cannot be resumed. Raises `Stopped`."""
     if may_abandon() and requested():
         raise stopped("")
+
+
+@contextmanager
+def interrupt_deferred() -> Iterator[None]:
+    """Within the block Ctrl-C is noted, and raised behind it; a second one is raised at once.
+
+    For compiled code that calls back: what Python raises as it enters a callback is lost, and with
+    it what the code has asked for.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or not callable(handler):
+        yield
+        return
+    noted: list[FrameType | None] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(frame)
+        if len(noted) > 1:
+            handler(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if noted:
+        handler(signal.SIGINT, noted[0])

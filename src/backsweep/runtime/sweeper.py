@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,7 @@ from backsweep.runtime.arrays import (
 from backsweep.runtime.compiled import CompiledSweep, threads_for
 from backsweep.runtime.ghosts import MAX_PREPARED, Carried
 from backsweep.runtime.pace import AbstractPace, OwnPace
+from backsweep.runtime.stop import interrupt_deferred
 from backsweep.runtime.threads import run_threads
 
 FIRST_CALL_OPERATIONS = 500_000_000
@@ -281,7 +283,9 @@ class Sweeper:
                 registers + tid * width,
             )  # fmt: skip
 
-        run_threads(call, self.n_threads)
+        calls_back = any(isinstance(k, CALL) for k in self.keep)
+        with interrupt_deferred() if calls_back else nullcontext():
+            run_threads(call, self.n_threads)
         if self.failure.error is not None:
             raise self.failure.error
         if self.n_threads < len(self.memory.registers):
