@@ -139,6 +139,7 @@ def test_hdf5_store_and_bare_h5py_bring_back_the_state(tmp_path: Path) -> None:
 
 
 @pytest.mark.compiles
+@pytest.mark.slow_all
 def test_shallow_water() -> None:
     problem = ShallowWater(n_y=12, n_x=20, n_steps=6)
     last, misfit = make_shallow_water(problem)

@@ -69,7 +69,12 @@ def serial(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("ranks", "per_shot"), [(2, 2), (4, '"auto"'), pytest.param(5, 2, marks=pytest.mark.slow_all)]
+    ("ranks", "per_shot"),
+    [
+        pytest.param(2, 2, marks=pytest.mark.slow_all),
+        (4, '"auto"'),
+        pytest.param(5, 2, marks=pytest.mark.slow_all),
+    ],
 )
 def test_the_same_bits(tmp_path, serial, ranks, per_shot):
     prepare(tmp_path, per_shot)

@@ -198,9 +198,9 @@ def test_killed_while_something_is_written_or_removed(folder, expected, fault):
         (signal.SIGUSR1, 3, "launcher"),
         # Hydra, the launcher of MPICH, hands SIGTERM on too.
         (signal.SIGTERM, 3, "launcher"),
-        (signal.SIGUSR1, 3, 0),
+        pytest.param(signal.SIGUSR1, 3, 0, marks=pytest.mark.slow_all),
         (signal.SIGUSR1, 3, 2),
-        (signal.SIGTERM, 3, 1),
+        pytest.param(signal.SIGTERM, 3, 1, marks=pytest.mark.slow_all),
     ],
 )
 def test_a_signal_ends_all_ranks_with_85(folder, expected, number, ranks, to):

@@ -41,7 +41,9 @@ def test_compiled_is_interpreted(
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("seed", range(700, 704))
+@pytest.mark.parametrize(
+    "seed", [700, 701, *(pytest.param(s, marks=pytest.mark.slow_all) for s in (702, 703))]
+)
 def test_residuals_are_states(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is kept: here memory is nearly free, so that little is computed again."""
     monkeypatch.setattr(residuals, "KEPT", 1)

@@ -22,7 +22,9 @@ CHECKS = (
 )
 
 
-@pytest.mark.parametrize("ranks", [0, 1, 2, 3, 4, 5, 7, 8])
+@pytest.mark.parametrize(
+    "ranks", [0, 2, 3, 8, *(pytest.param(n, marks=pytest.mark.slow_all) for n in (1, 4, 5, 7))]
+)
 def test_blocks_talk(run_program, ranks):
     more = ("many_exchanges_leave_nothing_behind",) if ranks in (0, 2, 4) else ()
     done = run_program(RANKS, *CHECKS, *more, ranks=ranks)

@@ -103,6 +103,7 @@ def test_everything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         assert report.n_advances > 4 and (report.snapshot_bytes_disk > 0) == bool(place)
 
 
+@pytest.mark.slow_all
 def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Arrays so long that threads share the loops; sums over everything in each inner step."""
     monkeypatch.setattr(compiled, "MIN_WORK_FOR_THREADS", 0)
@@ -254,6 +255,7 @@ def test_short_inner_scans(length: int, monkeypatch: pytest.MonkeyPatch) -> None
     agree(loss, monkeypatch, A, B, np.linspace(0.5, 0.7, length))
 
 
+@pytest.mark.slow_all
 def test_two_scans_and_stencils_around_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """One function scanned twice; results and operands that are read at several offsets and
     patched."""
@@ -313,6 +315,7 @@ def test_residuals_instead_of_states(monkeypatch: pytest.MonkeyPatch) -> None:
     assert other[2].scans[0].executor == "native" and equal(found, other)
 
 
+@pytest.mark.slow_all
 def test_second_derivatives() -> None:
     u = A[:4]
 

@@ -235,7 +235,7 @@ def test_a_disk_that_fails_on_one_rank(fault: str, jobs: Jobs, expected: Any) ->
     assert "rank 2: " in err and err.count("RuntimeWarning") == 1
 
 
-@pytest.mark.slow
+@SLOW
 def test_a_part_that_is_damaged(jobs: Jobs, expected: Any) -> None:
     """The older generation is used, where that is damaged too none is; all ranks agree."""
     job = jobs.start(SHORT | {"interval": 0.01, "at_pause": [-1, 50, "SIGUSR1"]})
@@ -261,7 +261,7 @@ def test_what_cannot_be_resumed_is_given_up_together(jobs: Jobs) -> None:
     assert jobs.run(SHORT | {"abandons": True})[0] == 85
 
 
-@pytest.mark.slow
+@SLOW
 def test_what_is_refused(jobs: Jobs, expected: Any) -> None:
     """Another number of ranks, a second job; on all ranks, with the difference named."""
     assert jobs.run(SHORT | {"at_pause": [1, 20, "SIGUSR1"]})[0] == 85
