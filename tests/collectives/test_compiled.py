@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-
-import backsweep as bs
-from backsweep.comm import allreduce_sum, serial
 
 RANKS = Path(__file__).with_name("ranks.py")
 MORE = pytest.mark.slow_all
@@ -74,24 +66,5 @@ def test_a_collective_that_fails_in_compiled_code_ends_all_ranks(ends_all_ranks)
 
 
 @pytest.mark.compiles
-def test_ctrl_c_between_two_callbacks_is_not_lost():
-    """It is raised behind the call; Python would lose it where compiled code calls back."""
-    comm, u0 = serial(), np.linspace(0, 1, 4000)
-
-    def step(u, _):
-        return 0.5 * u + 1e-4 * allreduce_sum(np.sum(u), comm=comm), None
-
-    def run():
-        return bs.scan(step, u0, length=60_000)[0]
-
-    expected = run()
-    begin = time.perf_counter()
-    run()
-    seconds = time.perf_counter() - begin
-    for part in (0.3, 0.5, 0.7):
-        timer = threading.Timer(part * seconds, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
-        with pytest.raises(KeyboardInterrupt):
-            run()
-        timer.join()
-    np.testing.assert_array_equal(run(), expected)
+def test_ctrl_c_between_two_callbacks_is_not_lost(is_right):
+    is_right(RANKS, 1, "interrupted", is_compiled=True)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from contextlib import contextmanager
 from typing import Any
 
@@ -141,3 +145,31 @@ def one_raises_compiled(comm: Any) -> list[str]:
     HaloExchange.prepared = prepared
     small_problem(comm).run()
     return ["was not refused"]
+
+
+def interrupted(comm: Any) -> list[str]:
+    """Ctrl-C is raised behind the call; Python would lose it as compiled code calls back."""
+    u0 = np.linspace(0, 1, 4000)
+
+    def step(u: Any, _: Any) -> Any:
+        return 0.5 * u + 1e-4 * allreduce_sum(np.sum(u), comm=comm), None
+
+    def run() -> Any:
+        return bs.scan(step, u0, length=60_000)[0]
+
+    run()
+    begin = time.perf_counter()
+    expected = run()
+    seconds, n_raised, parts = time.perf_counter() - begin, 0, (0.2, 0.4, 0.6, 0.8)
+    for part in parts:
+        timer = threading.Timer(part * seconds, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        try:
+            run()
+            timer.join()
+            time.sleep(0.01)
+        except KeyboardInterrupt:
+            n_raised += 1
+        timer.join()
+    is_right = n_raised == len(parts) and np.array_equal(run(), expected)
+    return [] if is_right else [f"{n_raised} of {len(parts)} were raised"]
