@@ -6,6 +6,7 @@ import time
 
 import h5py
 import pytest
+from marks import more
 from test_resume_run import Job, wait_until_gone
 
 PROBLEM = '''
@@ -71,9 +72,9 @@ def serial(tmp_path_factory):
 @pytest.mark.parametrize(
     ("ranks", "per_shot"),
     [
-        pytest.param(2, 2, marks=pytest.mark.slow_all),
+        more(2, 2),
         (4, '"auto"'),
-        pytest.param(5, 2, marks=pytest.mark.slow_all),
+        more(5, 2),
     ],
 )
 def test_the_same_bits(tmp_path, serial, ranks, per_shot):

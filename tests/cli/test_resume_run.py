@@ -15,6 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from marks import more
 
 ROOT = Path(__file__).parent.parent.parent
 RUN = """
@@ -198,9 +199,9 @@ def test_killed_while_something_is_written_or_removed(folder, expected, fault):
         (signal.SIGUSR1, 3, "launcher"),
         # Hydra, the launcher of MPICH, hands SIGTERM on too.
         (signal.SIGTERM, 3, "launcher"),
-        pytest.param(signal.SIGUSR1, 3, 0, marks=pytest.mark.slow_all),
+        more(signal.SIGUSR1, 3, 0),
         (signal.SIGUSR1, 3, 2),
-        pytest.param(signal.SIGTERM, 3, 1, marks=pytest.mark.slow_all),
+        more(signal.SIGTERM, 3, 1),
     ],
 )
 def test_a_signal_ends_all_ranks_with_85(folder, expected, number, ranks, to):

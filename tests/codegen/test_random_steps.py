@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import random_steps
+from marks import more
 
 import backsweep as bs
 import programs
@@ -41,9 +42,7 @@ def test_compiled_is_interpreted(
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize(
-    "seed", [700, 701, *(pytest.param(s, marks=pytest.mark.slow_all) for s in (702, 703))]
-)
+@pytest.mark.parametrize("seed", [700, 701, *(more(s) for s in (702, 703))])
 def test_residuals_are_states(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is kept: here memory is nearly free, so that little is computed again."""
     monkeypatch.setattr(residuals, "KEPT", 1)

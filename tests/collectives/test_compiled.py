@@ -5,13 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from marks import MORE, more
 
 RANKS = Path(__file__).with_name("ranks.py")
-MORE = pytest.mark.slow_all
-
-
-def more(*values):
-    return pytest.param(*values, marks=MORE)
 
 
 @pytest.mark.parametrize("ranks", [more(1), 2, more(3), more(4)])

@@ -139,16 +139,16 @@ def a_lost_addition_is_noticed(comm):
     """That check would fail if one message of one rank were not added."""
     fields = make_fields(comm, (40,), 0, True)
     with HaloExchange(comm, *fields, ["f8"] * 3) as halo:
-        finish = halo.finish_transposed
+        transposed = halo.transposed
 
-        def forget_one():
+        def forget_one(arrays):
             """Of a message, and of the own periodic images."""
             halo._additions_after = halo._additions_after[1:]
             halo._images = halo._images[1:]
-            finish()
+            transposed(arrays)
 
         if comm.rank == 0:
-            halo.finish_transposed = forget_one
+            halo.transposed = forget_one
         forward, backward = dot_products(comm, halo, np.random.default_rng(comm.rank))
         assert abs(forward - backward) > 1e-6
 
@@ -202,11 +202,12 @@ def messages_of_two_exchanges_do_not_mix(comm):
             array = np.full(5, np.nan)
             array[1:-1] = sign * whole[lo:hi]
             arrays.append(array)
-        one.start(arrays[:1])
-        other.start(arrays[1:])
+        first, second = one.prepared(arrays[:1]), other.prepared(arrays[1:])
+        first.start()
+        second.start()
         comm.allgather("objects in between")
-        other.finish()
-        one.finish()
+        second.finish()
+        first.finish()
     for array, sign in zip(arrays, (1, -1), strict=True):
         assert np.array_equal(array, sign * part_of(whole, ((lo - 1, hi + 1),)))
 

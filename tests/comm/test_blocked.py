@@ -128,14 +128,14 @@ def test_arrays_that_do_not_fit_the_layout_are_refused(arrays, text):
 
 def test_an_exchange_is_started_once_and_finished_once():
     ring, arrays = make_ring(), [np.zeros(9)]
+    made = ring.prepared(arrays)
     with pytest.raises(CommError, match="start one first"):
-        ring.finish()
-    ring.start(arrays)
-    with pytest.raises(CommError, match="the exchange before it is not finished"):
-        ring.start_transposed(arrays)
-    with pytest.raises(CommError, match="no transposed exchange to finish"):
-        ring.finish_transposed()
-    ring.finish()
+        made.finish()
+    made.start()
+    for again in (made.start, lambda: ring.transposed(arrays)):
+        with pytest.raises(CommError, match="the exchange before it is not finished"):
+            again()
+    made.finish()
     ring.close()
     ring.close()
     with pytest.raises(CommError, match="closed"):

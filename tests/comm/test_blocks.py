@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from marks import more
 
 RANKS = Path(__file__).with_name("blocks.py")
 CHECKS = (
@@ -22,9 +23,7 @@ CHECKS = (
 )
 
 
-@pytest.mark.parametrize(
-    "ranks", [0, 2, 3, 8, *(pytest.param(n, marks=pytest.mark.slow_all) for n in (1, 4, 5, 7))]
-)
+@pytest.mark.parametrize("ranks", [0, 2, 3, 8, *(more(n) for n in (1, 4, 5, 7))])
 def test_blocks_talk(run_program, ranks):
     more = ("many_exchanges_leave_nothing_behind",) if ranks in (0, 2, 4) else ()
     done = run_program(RANKS, *CHECKS, *more, ranks=ranks)

@@ -8,6 +8,7 @@ import mr_data
 import numpy as np
 import pytest
 import scipy.linalg
+from marks import more
 
 import backsweep as bs
 from backsweep.errors import ModelError
@@ -183,9 +184,7 @@ def test_a_wrong_gradient_is_noticed(problem):
         taylor_test(lambda v: function({**v, "rf": bs.stop_gradient(v["rf"])}), values)
 
 
-@pytest.mark.parametrize(
-    "dtype", [pytest.param(np.float64, marks=pytest.mark.slow_all), np.float32]
-)
+@pytest.mark.parametrize("dtype", [more(np.float64), np.float32])
 def test_derivative_at_zero_field(dtype):
     """dMxy/dB1 = i gamma dt M0 there, the field along z has no effect on M along z."""
     durations = np.full(3, 1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from marks import more
 
 from partition.test_programs import RANKS
 
@@ -29,9 +30,7 @@ def test_arrays_that_the_ranks_hold_may_be_arguments(is_right):
 
 
 @pytest.mark.compiles
-@pytest.mark.parametrize(
-    ("threads", "few"), [(1, ["few"]), pytest.param(2, [], marks=pytest.mark.slow_all)]
-)
+@pytest.mark.parametrize(("threads", "few"), [(1, ["few"]), more(2, [])])
 def test_rows_are_computed_while_messages_travel(is_right, monkeypatch, threads, few):
     monkeypatch.setenv("BACKSWEEP_NUM_THREADS", str(threads))
     is_right(RANKS, 2, "messages_that_travel", *few, is_compiled=True)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from marks import more
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "ranks.md").read_text()
@@ -20,7 +21,7 @@ def block(name, language):
     ("name", "ranks"),
     [
         *(("ranks", n) for n in (0, 1, 2, 3, 8)),
-        pytest.param("ranks", 4, marks=pytest.mark.slow_all),
+        more("ranks", 4),
         *(("own", n) for n in (0, 1, 3, 4)),
     ],
 )

@@ -9,14 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from marks import MORE, more
 
 RANKS = Path(__file__).with_name("ranks.py")
-MORE = pytest.mark.slow_all
-"""For `make test-all`: the ordinary suite has 25 minutes on two cores."""
-
-
-def more(*values):
-    return pytest.param(*values, marks=MORE)
 
 
 @pytest.mark.slow
@@ -31,7 +26,7 @@ def test_programs_on_one_cut_each(is_right, ranks):
     is_right(RANKS, ranks, "programs_in_turn")
 
 
-@pytest.mark.slow_all
+@MORE
 @pytest.mark.parametrize("ranks", [3, 5, 7, 8])
 def test_programs_on_all_cuts(is_right, ranks):
     is_right(RANKS, ranks, "programs")
@@ -51,7 +46,7 @@ def test_random_loops(is_right, ranks, first, last):
     is_right(RANKS, ranks, "random_loops", first, last)
 
 
-@pytest.mark.slow_all
+@MORE
 @pytest.mark.parametrize("first", range(100, 500, 50))
 @pytest.mark.parametrize("ranks", [2, 3, 4, 5, 8])
 def test_many_random_programs(is_right, ranks, first):
@@ -59,25 +54,25 @@ def test_many_random_programs(is_right, ranks, first):
 
 
 @pytest.mark.compiles
-@pytest.mark.slow_all
+@MORE
 def test_compiled_programs(is_right):
     is_right(RANKS, 2, "schedules", is_compiled=True)
 
 
-@pytest.mark.slow_all
+@MORE
 @pytest.mark.parametrize("name", ["staggered", "padded_state", "between_cells", "periodic"])
 def test_more_compiled_programs(is_right, name):
     is_right(RANKS, 4, "programs", name, timeout=1200, is_compiled=True)
 
 
 @pytest.mark.compiles
-@pytest.mark.slow_all
+@MORE
 @pytest.mark.parametrize("name", ["implicit", "substeps", "reactions"])
 def test_compiled_loops(is_right, name):
     is_right(RANKS, 2, "programs", name, timeout=1800, is_compiled=True)
 
 
 @pytest.mark.compiles
-@pytest.mark.slow_all
+@MORE
 def test_a_compiled_loop_while_messages_travel(is_right):
     is_right(RANKS, 2, "on_a_wide_grid", "between_stencils", timeout=1200, is_compiled=True)

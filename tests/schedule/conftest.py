@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+from marks import more
 
 ORACLE = Path("/work/shared/data/revolve_oracle.csv")
 
@@ -36,8 +37,8 @@ def _sample() -> list[tuple[int, int]]:
 @pytest.fixture(
     params=[
         pytest.param(_sample, id="sample"),
-        pytest.param(lambda: SMALL, id="all-small", marks=pytest.mark.slow_all),
-        pytest.param(lambda: random_pairs(500), id="random", marks=pytest.mark.slow_all),
+        more(lambda: SMALL, id="all-small"),
+        more(lambda: random_pairs(500), id="random"),
     ]
 )
 def pairs(request: pytest.FixtureRequest) -> list[tuple[int, int]]:

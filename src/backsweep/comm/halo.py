@@ -92,8 +92,6 @@ class HaloExchange(Closing):
         self.dtypes = tuple(np.dtype(d) for d in dtypes)
         self._is_open = True
         self._in_flight = ""
-        self._current: PreparedExchange | None = None
-        self._transposed: Sequence[np.ndarray] = ()
         self._prepared: weakref.WeakSet[PreparedExchange] = weakref.WeakSet()
         fields = tuple(tuple(int(n) for n in shape) for shape in shapes)
         mine = (tuple(map(as_box, owned)), tuple(map(as_box, layouts)))
@@ -182,8 +180,7 @@ class HaloExchange(Closing):
         arrays : sequence of ndarray
             The local arrays, one per field, with the shapes of the layouts; contiguous or not.
         """
-        self.start(arrays)
-        self.finish()
+        self.prepared(arrays)()
 
     def prepared(self, arrays: Sequence[np.ndarray]) -> PreparedExchange:
         """The exchange of these arrays, to be called again and again: what is known is prepared.
@@ -196,7 +193,8 @@ class HaloExchange(Closing):
         Returns
         -------
         PreparedExchange
-            Its requests live as long as it does, or until `close`.
+            Its requests live as long as it does, or until `close`. It can be started and finished
+            on its own, to compute in the meantime.
         """
         self._check("exchange", arrays)
         made = PreparedExchange(
@@ -230,19 +228,6 @@ class HaloExchange(Closing):
         lengths = ends[:, 1] - ends[:, 0]
         return tuple(ends[np.argmax(lengths)].tolist()) if len(ends) else (n, n)
 
-    def start(self, arrays: Sequence[np.ndarray]) -> None:
-        """Begin an exchange, to compute in the meantime; see `PreparedExchange.start`."""
-        made = self.prepared(arrays)
-        made.start()
-        self._current = made
-
-    def finish(self) -> None:
-        """Fill the ghost cells of the same arrays with what has arrived since `start`."""
-        if self._current is None:
-            raise CommError("there is no exchange to finish: start one first")
-        self._current.finish()
-        self._current = None
-
     def transposed(self, arrays: Sequence[np.ndarray]) -> None:
         """The adjoint of `exchange`, in place. Collective: every rank must call.
 
@@ -254,24 +239,14 @@ class HaloExchange(Closing):
         arrays : sequence of ndarray
             As in `exchange`.
         """
-        self.start_transposed(arrays)
-        self.finish_transposed()
-
-    def start_transposed(self, arrays: Sequence[np.ndarray]) -> None:
-        """Begin a transposed exchange; until it is finished ghost cells must not be touched."""
         self._check("transposed exchange", arrays)
         self.begin("transposed exchange")
         for message in self._incoming:
             for piece in message.pieces:
                 piece.view[...] = arrays[piece.field][piece.where]
         self._backward.start()
-        self._transposed = arrays
-
-    def finish_transposed(self) -> None:
-        """Add what has arrived to the owned cells of the same arrays, and set ghosts to zero."""
         self.end("transposed exchange")
         self._backward.wait()
-        arrays, self._transposed = self._transposed, ()
         for message in self._incoming:
             for piece in message.pieces:
                 arrays[piece.field][piece.where] = 0
@@ -289,7 +264,6 @@ class HaloExchange(Closing):
         self._backward.close()
         for made in self._prepared:
             made.close()
-        self._current = None
         self._outgoing = self._incoming = ()
         self._additions_before = self._additions_after = ()
 

@@ -36,22 +36,77 @@ KEPT_BYTES = 1 << 26
 MAX_PASSED = 16
 """A block is given back when so many others had to be made while it waited."""
 
-_spare: dict[int, np.ndarray] = {}
-"""Blocks that nobody uses now, by id: fresh pages cost more than the steps that fill them."""
 
-_passed: dict[int, int] = {}
-"""How many blocks had to be made while each of them waited."""
+class _Pool:
+    """Memory of sweeps: fresh pages cost more than the steps that fill them.
 
-_used: dict[int, int] = {}
-"""Bytes of the blocks in use, by id."""
+    What nobody uses waits for the next sweep. Finalizers of other threads, or in the middle of
+    these methods, may add to it: what is changed is changed by one call of a dict.
+    """
 
-_most = 0
-"""Bytes that were in use at once."""
+    def __init__(self) -> None:
+        self.waiting: dict[int, np.ndarray] = {}
+        self.passed: dict[int, int] = {}
+        """How many blocks had to be made while each of them waited."""
+        self.used: dict[int, int] = {}
+        """Bytes of the blocks in use."""
+        self.most = 0
+        """Bytes that were in use at once."""
+
+    def take(self, n: int) -> np.ndarray | None:
+        """A block that waits, of about n bytes."""
+        for key, block in _items(self.waiting):
+            # Another thread may have been faster: who pops it has it.
+            if n <= block.nbytes <= 2 * n and self.waiting.pop(key, None) is not None:
+                self.passed.pop(key, None)
+                self.use(block)
+                return block
+        return None
+
+    def use(self, block: np.ndarray) -> None:
+        self.used[id(block)] = block.nbytes
+        self.most = max(self.most, self.used_bytes())
+
+    def keep(self, block: np.ndarray) -> None:
+        self.used.pop(id(block), None)
+        self.waiting[id(block)] = block
+
+    def make_room(self, n: int) -> None:
+        """Give blocks back that wait in vain, or that together with n new bytes are too many."""
+        used = self.used_bytes() + n
+        most = max(self.most, used)
+        waiting = sorted(_items(self.waiting), key=lambda entry: -entry[1].nbytes)
+        total = used + sum(block.nbytes for _, block in waiting)
+        for key, block in waiting:
+            self.passed[key] = self.passed.get(key, 0) + 1
+            if total > most + KEPT_BYTES or self.passed[key] > MAX_PASSED:
+                total -= block.nbytes
+                self.waiting.pop(key, None)
+                self.passed.pop(key, None)
+
+    def used_bytes(self) -> int:
+        return sum(size for _, size in _items(self.used))
+
+    def clear(self) -> None:
+        self.waiting.clear()
+        self.passed.clear()
+        self.most = self.used_bytes()
+
+
+_pool = _Pool()
+
+
+def _items(of: dict[int, T]) -> list[tuple[int, T]]:
+    while True:
+        try:
+            return list(of.items())
+        except RuntimeError:  # garbage collection has just added a block
+            continue
 
 
 def spare_bytes() -> int:
     """Bytes that are kept for the next sweep and used by nobody now."""
-    return sum(block.nbytes for _, block in _waiting())
+    return sum(block.nbytes for _, block in _items(_pool.waiting))
 
 
 def release_memory() -> int:
@@ -66,74 +121,25 @@ def release_memory() -> int:
     int
         Bytes given back.
     """
-    global _most
-    n_bytes, _most = spare_bytes(), 0
-    _spare.clear()
-    _passed.clear()
+    n_bytes = spare_bytes()
+    _pool.clear()
     return n_bytes
-
-
-def _waiting() -> list[tuple[int, np.ndarray]]:
-    return _items(_spare)
-
-
-def _items(of: dict[int, T]) -> list[tuple[int, T]]:
-    while True:
-        try:
-            return list(of.items())
-        except RuntimeError:  # garbage collection has just added a block
-            continue
-
-
-def _taken(n: int) -> np.ndarray | None:
-    """A spare block of about n bytes."""
-    for key, block in _waiting():
-        # Another thread may have been faster: who pops it has it.
-        if n <= block.nbytes <= 2 * n and _spare.pop(key, None) is not None:
-            _passed.pop(key, None)
-            return block
-    return None
-
-
-def _used_bytes() -> int:
-    return sum(size for _, size in _items(_used))
-
-
-def _make_room(n: int) -> None:
-    """Give blocks back that wait in vain, or that together with n new bytes are too many."""
-    used = _used_bytes() + n
-    most = max(_most, used)
-    waiting = sorted(_waiting(), key=lambda entry: -entry[1].nbytes)
-    total = used + sum(block.nbytes for _, block in waiting)
-    for key, block in waiting:
-        _passed[key] = _passed.get(key, 0) + 1
-        if total > most + KEPT_BYTES or _passed[key] > MAX_PASSED:
-            total -= block.nbytes
-            _spare.pop(key, None)
-            _passed.pop(key, None)
-
-
-def _keep(block: np.ndarray) -> None:
-    _used.pop(id(block), None)
-    _spare[id(block)] = block
 
 
 def work_array(n: int, dtype: Any, *, zeroed: bool = True) -> np.ndarray:
     """An array of n elements whose memory goes to the next sweep when nobody refers to it."""
-    global _most
     dtype = np.dtype(dtype)
     n_bytes = max(n * dtype.itemsize, 1)
-    block = _taken(n_bytes)
+    block = _pool.take(n_bytes)
     if block is None:
-        _make_room(n_bytes)
+        _pool.make_room(n_bytes)
         block = (np.zeros if zeroed else np.empty)(n_bytes, np.uint8)
+        _pool.use(block)
     elif zeroed:
         block[:n_bytes] = 0
-    _used[id(block)] = block.nbytes
-    _most = max(_most, _used_bytes())
     # The base of what follows is a memoryview: all views of this array keep this array alive.
     array = np.frombuffer(memoryview(block), dtype, n)  # type: ignore[arg-type]
-    weakref.finalize(array, _keep, block).atexit = False
+    weakref.finalize(array, _pool.keep, block).atexit = False
     return array
 
 

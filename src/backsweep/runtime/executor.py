@@ -96,15 +96,17 @@ def compile_reverse_of(
         )
 
     comm = ranks_of(params)
-    if comm is None or not talks_itself(params):
+    if comm is None:
         return build()
     found: Found
     try:
         found = build()
     except NotLowerable as reason:
         found = str(reason)
-    wanted = [_texts(step)] if advances else []
-    wanted.append(_texts(adjoint_step(step, params["active_in"], params["active_out"])))
+    wanted: list[Texts] | None = None
+    if talks_itself(params):
+        wanted = [_texts(step)] if advances else []
+        wanted.append(_texts(adjoint_step(step, params["active_in"], params["active_out"])))
     agreed = _agreed(comm, found, wanted)
     if not isinstance(agreed, ReverseSweep):
         raise NotLowerable(str(agreed))
