@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from marks import more
 
 from backsweep.schedule import Binomial
 
@@ -56,7 +57,7 @@ def test_an_inversion_from_start_to_picture(backsweep, tmp_path):
 
 def test_any_number_of_ranks_gives_the_same_bits(backsweep, tmp_path):
     found = []
-    for ranks in (0, 1, 2, 3):
+    for ranks in (0, 2, 3):
         result = f"result{ranks}.h5"
         changes = ("--set", f"output.result={result}", "--set", "optimiser.evaluations=8")
         done = backsweep("invert", RUN, *changes, ranks=ranks)
@@ -171,12 +172,8 @@ def test_forward_writes_data_that_can_be_read(backsweep, tmp_path):
         ("noequals", "write key=value"),
     ],
 )
-def test_wrong_use_is_one_sentence(backsweep, tmp_path, change, message):
-    done = backsweep("invert", RUN, "--set", change)
-    assert done.code == 2, done.err
-    assert message in done.err
-    assert len(done.err.strip().splitlines()) == 1
-    assert not list(tmp_path.glob("*.h5"))
+def test_wrong_use_is_one_sentence(folder, refuse, change, message):
+    assert message in refuse("invert", RUN, "--set", change)
 
 
 @pytest.mark.parametrize(
@@ -189,8 +186,8 @@ def test_wrong_use_is_one_sentence(backsweep, tmp_path, change, message):
         (("forward", RUN, "--model", "ture"), "write start, true"),
     ],
 )
-def test_wrong_arguments(backsweep, args, message):
-    done = backsweep(*args)
+def test_wrong_arguments(folder, command, args, message):
+    done = command(*args)
     assert done.code == 2
     assert message in done.err
     assert "Traceback" not in done.err
@@ -226,7 +223,7 @@ def test_an_error_on_one_rank_ends_the_job(backsweep, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "ranks"), [(signal.SIGINT, 0), (signal.SIGINT, 2), (signal.SIGTERM, 0)]
+    ("number", "ranks"), [more(signal.SIGINT, 0), (signal.SIGINT, 2), (signal.SIGTERM, 0)]
 )
 def test_an_interruption_leaves_a_readable_partial_result(tmp_path, number, ranks):
     command = [sys.executable, "-m", "backsweep", "invert", str(RUN)]

@@ -47,7 +47,7 @@ result = "found.h5"
 """
 
 
-def prepare(folder, ranks_per_shot=1, n_steps=200, evaluations=6):
+def prepare(folder, ranks_per_shot=1, n_steps=80, evaluations=6):
     (folder / "plate.py").write_text(PROBLEM.replace("N_STEPS", str(n_steps)))
     text = RUN.format(ranks_per_shot=ranks_per_shot, evaluations=evaluations)
     (folder / "run.toml").write_text(text)
@@ -99,7 +99,7 @@ def test_a_restart_with_other_groups_repeats_no_finished_item(tmp_path, serial):
     assert found(tmp_path) == serial
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+@pytest.mark.parametrize("number", [more(signal.SIGUSR1), signal.SIGTERM])
 def test_a_signal_to_one_rank_of_a_group(tmp_path, serial, number):
     prepare(tmp_path, 2)
     job = Job(tmp_path, ranks=4)

@@ -16,6 +16,7 @@ import checkpoint_schedules
 import numpy as np
 import psutil
 import pytest
+from marks import more
 
 import backsweep as bs
 
@@ -152,7 +153,7 @@ def test_all_interpreted(schedule: str, monkeypatch: pytest.MonkeyPatch, tmp_pat
             check(case, tmp_path)
 
 
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("store", [s if s != "tiered" else more(s) for s in STORES])
 def test_the_hundredth_gradient(store: str, tmp_path: Path) -> None:
     """Nothing grows: memory, handles, threads, files."""
     request = make_request("multistage" if store != "memory" else "binomial", store, "array", 300,

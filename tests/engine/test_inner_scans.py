@@ -216,6 +216,7 @@ def test_substeps(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     agree(loss, monkeypatch, state, 2 + B.astype(dtype), rtol=2e-5)
 
 
+@pytest.mark.slow_all
 def test_three_levels(monkeypatch: pytest.MonkeyPatch) -> None:
     def loss(scan: Any, request: Any, u: Any, c: Any) -> Any:
         def outer(u: Any, x: Any) -> Any:

@@ -53,6 +53,33 @@ def test_a_loop_in_the_step_that_reads_too_far_is_refused():
         bs.plan(partial(misfit, 100), decomposition=cut)(*args)
 
 
+def test_a_scan_in_the_step_takes_several_steps_per_exchange():
+    grid = (120, 10)
+    blocks = Decomposition(grid, (0,), PlannedComm(4, 1))
+
+    def step(u, w):
+        v = u.copy()
+        v[1:-1] += w * (u[2:] - 2 * u[1:-1] + u[:-2])
+        return v, None
+
+    def misfit(several, u0):
+        ws = np.linspace(0.1, 0.2, 12)
+        if several == 1:
+            return np.sum(bs.scan(step, u0, ws)[0] ** 2)
+        outer = lambda u, ws: bs.scan(step, u, ws)  # noqa: E731
+        return np.sum(bs.scan(outer, u0, ws.reshape(-1, several))[0] ** 2)
+
+    found = {}
+    for several in (1, 4):
+        (scan,) = bs.plan(partial(misfit, several), decomposition=blocks)(field(grid)).scans
+        assert (scan.n_steps, scan.n_reverses) == (12 // several, 12 // several)
+        found[several] = scan.ghost_bytes
+    row = 2 * 10 * 8  # of two neighbours
+    assert found[1] == (row, row)
+    assert all(4 * row <= n_bytes <= 5 * row for n_bytes in found[4])
+    assert misfit(1, field(grid)) == misfit(4, field(grid))
+
+
 @pytest.mark.parametrize("build", [nested.substeps, nested.three_deep, nested.reactions])
 def test_a_loop_in_the_step_stays_a_loop(build, monkeypatch):
     monkeypatch.setattr(steps, "LARGEST_INNER", 0)

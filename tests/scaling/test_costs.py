@@ -90,6 +90,16 @@ def test_a_round_pays_for_messages_and_bytes() -> None:
     assert round_seconds(Round(), nodes(8, per_node=8))[0] == near(2 * 10e-6)
 
 
+def test_what_the_network_takes_is_hidden_behind_rows() -> None:
+    far = Round(n_far=1, far_bytes=5000, is_overlapped=True)  # 1 us and 4 * 5000 / 10 GB/s
+    assert round_seconds(far, nodes(8)) == (near(12e-6 + 1e-6), near(2e-6))
+    assert round_seconds(far, nodes(8), 1e-6) == (near(12e-6 + 1e-6), near(1e-6))
+    assert round_seconds(far, nodes(8), 2.5e-6) == (near(12e-6 + 0.5e-6), near(0.0))
+    assert round_seconds(far, nodes(8), 1.0) == (near(12e-6), 0.0)
+    not_hidden = replace(far, is_overlapped=False)
+    assert round_seconds(not_hidden, nodes(8), 1.0) == (near(12e-6 + 1e-6), near(2e-6))
+
+
 def test_reductions() -> None:
     assert reduction_seconds(8, nodes(1)) == 0.0
     assert reduction_seconds(8, nodes(2)) == near(5e-6 + 16 / 1e9)

@@ -161,9 +161,11 @@ class Scaling:
         program, place, seconds = self.program, None, self.trace_seconds
         if blocks is not None:
             local, cutting = _timed(lambda: cut(self.program, self.values, blocks))
-            _, comparing = _timed(lambda: digest(self.program, self.values))
-            program, place = local.program, Place(blocks, blocks.comm.rank, nodes.per_node)
-            seconds += cutting + comparing
+            seconds += cutting
+            if blocks.n_ranks > 1:  # one rank runs the program itself
+                _, comparing = _timed(lambda: digest(self.program, self.values))
+                program, place = local.program, Place(blocks, blocks.comm.rank, nodes.per_node)
+                seconds += comparing
         planned, planning = _timed(lambda: _planned(program, nodes))
         work = work_of_program(program, planned, place)
         return replace(work, fixed_seconds=seconds + planning)
@@ -198,7 +200,7 @@ def _planned(program: Program, nodes: Nodes) -> Forecast:
 def _measured(unknown: Scaling, comm: AbstractComm, folder: str | Path) -> Scaling:
     """The same with parameters. Collective: every rank must call."""
     program = unknown.program
-    if unknown.decomposition is not None:
+    if unknown.decomposition is not None and comm.size > 1:
         program = cut(program, unknown.values, unknown.decomposition).program
     machine = measure_machine(comm, folder)
     before = statistics.seconds

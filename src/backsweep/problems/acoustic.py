@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self, final
 
 import numpy as np
-import scipy.signal
+import scipy  # loads scipy.signal at its first use: half a second
 
 from backsweep.errors import ModelError
 from backsweep.inverse.misfits import MISFITS

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import scipy.io
+import scipy
 from pydantic import AfterValidator, ValidationInfo
 
 from backsweep.errors import ResultError, RunFileError, did_you_mean

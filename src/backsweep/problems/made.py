@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.ndimage
+import scipy
 
 SEA_FLOOR = 0.15
 """Depth of the sea, as part of the model's depth."""

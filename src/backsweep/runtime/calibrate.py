@@ -1,13 +1,13 @@
 """Finds the parameters of a machine (`machine`) on the ranks that are there, in a few seconds.
 
-Bandwidths are medians of a few large copies, messages are those of `HaloExchange`, files those of
+Bandwidths are medians of a few large copies, messages are those of a cut scan, files those of
 the snapshot store, the page cache included. What cannot be measured (messages on one rank, a
 network on one node) keeps its assumed value.
 """
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import itertools
 import statistics
 import tempfile
@@ -20,14 +20,16 @@ from typing import Any
 import numpy as np
 
 from backsweep import config
-from backsweep.comm import AbstractComm, Decomposition, HaloExchange, PlannedComm, agreement
+from backsweep.comm import AbstractComm, Decomposition, PlannedComm, agreement
 from backsweep.comm.boxes import check_cover, ghosts
 from backsweep.errors import MachineError
-from backsweep.runtime.arrays import view
+from backsweep.passes.partition.halo import HaloField
 from backsweep.runtime.compiled import threads_for
 from backsweep.runtime.forecast import Forecast
+from backsweep.runtime.ghosts import Carried, Round, Server
 from backsweep.runtime.machine import PARAMETERS, Machine, StepRates
 from backsweep.runtime.memory import available_bytes
+from backsweep.runtime.sweeper import Failure
 from backsweep.runtime.work import check_lengths
 from backsweep.storage import Layout
 
@@ -243,8 +245,8 @@ def _halo_round(
 ) -> float:
     """Seconds of an exchange of one ghost cell with the partner, as compiled code asks for it.
 
-    That is through a callback, of two arrays at addresses that are new in each step. Before it
-    each rank computes for some seconds of its core.
+    That is through two callbacks, of an array whose exchange is prepared. Before it each rank
+    computes for some seconds of its core.
     """
     lo, hi = 2 * comm.rank, 2 * comm.rank + 2
     partner = partner_of[comm.rank]
@@ -253,18 +255,23 @@ def _halo_round(
         # Ranks between partners lie between their cells: the layout would hold those as well.
         other = (2 * partner, 2 * partner + 2)
         layout = (min(lo, other[1] - 1), max(hi, other[0] + 1))
-    arguments: Any = [(2 * comm.size,)], [((lo, hi),)], [(layout,)], [np.float64]
-    with HaloExchange(comm, *arguments) as halo:
-        field = np.zeros(halo.shapes[0])
+    array = np.zeros(layout[1] - layout[0])
+    field = HaloField((2 * comm.size,), array.dtype, ((lo, hi),), (layout,), 0, True, 0)
+    failure, told = Failure(), np.zeros(1, np.int64)
+    with contextlib.closing(Round([field], comm)) as round_:
+        calls = Server(failure, round_, told, lambda _: Carried([array])).calls()
 
         def serve() -> None:
             end = time.thread_time() + busy_seconds
             while busy_seconds and time.thread_time() < end:
                 pass
-            arrays = [view(field.ctypes.data, field.shape, field.dtype) for _ in range(2)]
-            halo.exchange(arrays[:1])
+            calls["start"]()
+            calls["finish"]()
 
-        return _slowest(comm, ctypes.CFUNCTYPE(None)(serve), N_SHORT)
+        seconds = _slowest(comm, serve, N_SHORT)
+    if failure.error is not None:
+        raise failure.error
+    return seconds
 
 
 def _setup_seconds() -> float:

@@ -196,9 +196,10 @@ def _scan_terms(scan: ScanWork, rates: StepRates, nodes: Nodes) -> dict[str, flo
     compute = memory = latency = transfer = 0.0
     for k, (n, rate) in enumerate(zip(counts, (rates.advance, rates.reverse), strict=True)):
         computing = compute_seconds(scan.operations[k], rate, nodes)
+        waiting = max(0.0, memory_seconds(scan.step_bytes[k], nodes) - computing)
+        overhead, in_flight = round_seconds(scan.rounds[k], nodes, computing + waiting)
         compute += n * computing
-        memory += n * max(0.0, memory_seconds(scan.step_bytes[k], nodes) - computing)
-        overhead, in_flight = round_seconds(scan.rounds[k], nodes)
+        memory += n * waiting
         latency += n * overhead
         transfer += n * in_flight
     found = {COMPUTE: compute, MEMORY_BANDWIDTH: memory}
@@ -224,18 +225,26 @@ def memory_seconds(n_bytes: int, nodes: Nodes) -> float:
     )
 
 
-def round_seconds(round_: Round | None, nodes: Nodes) -> tuple[float, float]:
-    """Of an exchange of ghosts: what its messages take, and what their bytes take."""
+def round_seconds(
+    round_: Round | None, nodes: Nodes, meanwhile: float = 0.0
+) -> tuple[float, float]:
+    """Of an exchange of ghosts: what its messages take, and what their bytes take.
+
+    `meanwhile` are seconds of a step: where rows are computed while messages travel, that much
+    of what the network takes is hidden.
+    """
     if round_ is None:
         return 0.0, 0.0
     m, n_messages = nodes.machine, round_.n_near + round_.n_far
     overhead = (m.round_seconds + n_messages * m.message_seconds) * nodes.crowding
     if n_messages:
         overhead += (nodes.crowding - 1) * m.waiting_seconds
-    if round_.n_far:
-        overhead += m.network_seconds
+    latency = m.network_seconds if round_.n_far else 0.0
     far = nodes.on_node * round_.far_bytes / m.network_bandwidth
-    return overhead, round_.near_bytes / m.bandwidth + far
+    hidden = meanwhile if round_.is_overlapped else 0.0
+    left = max(0.0, latency + far - hidden)
+    latency = min(latency, left)
+    return overhead + latency, round_.near_bytes / m.bandwidth + left - latency
 
 
 def reduction_seconds(n_bytes: int, nodes: Nodes) -> float:

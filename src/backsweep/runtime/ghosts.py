@@ -164,9 +164,8 @@ class Ghosts:
         for what, (n, find) in served.items():
             round_: Round = getattr(self, what)
             made = sweeper.bind(f"{what}_made", np.zeros(max(1, n), np.int64))
-            server = _Server(sweeper.failure, round_, made[:n], find)
-            for name, work in (("start", server.start), ("finish", server.finish)):
-                call = CALL(partial(server.serve, work))
+            server = Server(sweeper.failure, round_, made[:n], find)
+            for name, call in server.calls().items():
                 sweeper.keep.append(call)
                 sweeper.values[f"{name}_{what}"] = address_of(call)
             for k in round_.components:
@@ -180,7 +179,7 @@ class Ghosts:
         self.bars.close()
 
 
-class _Server:
+class Server:
     """What compiled code calls to have ghosts fetched: where they are it has told before."""
 
     def __init__(self, failure: Failure, round_: Round, made: np.ndarray, find: Found) -> None:
@@ -188,7 +187,12 @@ class _Server:
         self._known: dict[tuple[int, ...], Fetch] = {}
         self._under_way: Fetch | None = None
 
-    def serve(self, work: Callable[[], None]) -> None:
+    def calls(self) -> dict[str, Any]:
+        """For compiled code, by what they do: start or finish an exchange."""
+        works = {"start": self._start, "finish": self._finish}
+        return {name: CALL(partial(self._serve, work)) for name, work in works.items()}
+
+    def _serve(self, work: Callable[[], None]) -> None:
         if self._failure.error is not None:
             return
         try:
@@ -196,7 +200,7 @@ class _Server:
         except BaseException as error:  # compiled code cannot raise it
             self._failure.error = error
 
-    def start(self) -> None:
+    def _start(self) -> None:
         key = tuple(self._made.tolist())
         if key not in self._known:
             if len(self._known) >= MAX_PREPARED:
@@ -205,7 +209,7 @@ class _Server:
         self._under_way = self._known[key]
         self._under_way.start()
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         assert self._under_way is not None
         self._under_way.finish()
         self._under_way = None

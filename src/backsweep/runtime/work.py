@@ -34,12 +34,15 @@ class Round:
     n_near, n_far : int
         Messages from ranks of its own node, and from others.
     near_bytes, far_bytes : int
+    is_overlapped : bool
+        Whether rows are computed while the messages travel.
     """
 
     n_near: int = 0
     near_bytes: int = 0
     n_far: int = 0
     far_bytes: int = 0
+    is_overlapped: bool = False
 
 
 @dataclass(frozen=True)
@@ -197,13 +200,19 @@ def round_of(fields: Sequence[HaloField], place: Place) -> Round:
     for k in made_of_read(fields, [f.is_read for f in fields]):
         for rank, n_cells in _neighbours(fields[k], place):
             boxes.setdefault(rank, []).append(n_cells * fields[k].dtype.itemsize)
-    found = {True: [0, 0], False: [0, 0]}
+    found: dict[bool, tuple[int, int]] = {True: (0, 0), False: (0, 0)}
     for rank, sizes in boxes.items():
-        own = found[place.is_far(rank)]
+        n_messages, n_bytes = found[place.is_far(rank)]
         short = [n for n in sizes if n < LONG]
-        own[0] += len(sizes) - len(short) + (1 if short else 0)
-        own[1] += sum(sizes)
-    return Round(*found[False], *found[True])
+        n_messages += len(sizes) - len(short) + (1 if short else 0)
+        found[place.is_far(rank)] = n_messages, n_bytes + sum(sizes)
+    return Round(*found[False], *found[True], _has_quiet_rows(place.decomposition))
+
+
+def _has_quiet_rows(cut: Decomposition) -> bool:
+    """Whether there are rows that no message touches: decision 0019."""
+    along = dict(zip(cut.axes, cut.ranks, strict=True))
+    return len(cut.shape) > 1 and along.get(0) == cut.n_ranks
 
 
 def _neighbours(own: HaloField, place: Place) -> list[tuple[int, int]]:
