@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import simulations
+from marks import more
 
 import backsweep as bs
 from backsweep.comm import serial
@@ -70,7 +71,7 @@ def finish(problem: Any, arm: Any, pauses: int, requests: Any) -> tuple[Any, int
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-@pytest.mark.parametrize("name", ["burgers", "schroedinger"])
+@pytest.mark.parametrize("name", ["burgers", more("schroedinger")])
 def test_stopped_again_and_again(name: str, kind: str, stop_after: Any, tmp_path: Path) -> None:
     problem = simulations.PROBLEMS[name]()
     expected = problem.value_and_grad(bs.Checkpointing(schedule="store_all"))
@@ -178,7 +179,7 @@ def test_a_slow_disk_leaves_time_to_work(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert saved == [10, 80, 150]
 
 
-@pytest.mark.parametrize("jit", ["compiled", "python"])
+@pytest.mark.parametrize("jit", [more("compiled"), "python"])
 def test_a_scan_that_is_not_differentiated(
     monkeypatch: pytest.MonkeyPatch, stop_after: Any, n_calls: list[int], jit: str, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from marks import more
 
 import backsweep as bs
 from backsweep.codegen.cache import load_sweep
@@ -82,7 +83,7 @@ def _loss(operator: Callable[..., Any], checkpointing: Any = None) -> Callable[.
     return loss
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", [n if n != "whole" else more(n) for n in OPERATORS])
 def test_bits_of_the_interpreter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     args = (_scale(), *_fields(0))
     results = []
@@ -136,7 +137,9 @@ def _bars_of_rows(c: Any, u: Any) -> Any:
     return np.sum(traces**2) + np.sum(u * w)
 
 
-@pytest.mark.parametrize("loss, shape", [(_bars_of_columns, (20, 22)), (_bars_of_rows, (20, 30))])
+@pytest.mark.parametrize(
+    "loss, shape", [(_bars_of_columns, (20, 22)), more(_bars_of_rows, (20, 30))]
+)
 def test_loops_over_parts_of_rows(
     loss: Callable[..., Any], shape: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

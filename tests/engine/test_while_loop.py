@@ -31,6 +31,7 @@ def test_equals_the_scan(n: int, executor: str) -> None:
     assert scan.executor.startswith("native" if executor == "compiled" else "python")
 
 
+@pytest.mark.slow_all
 def test_of_many_points_on_threads() -> None:
     u = np.sin(np.linspace(0.1, 30, 40_000))
     found = gradient_of(counted_loop(50), u)
