@@ -22,7 +22,6 @@ RANKS = 4
 NEVER = 1e9
 SLOW = pytest.mark.slow_all
 SHORT: dict[str, Any] = {"n_steps": 60, "interval": NEVER, "single_steps": True}
-MIDDLE: dict[str, Any] = {"n_steps": 300, "interval": 0.5}
 LONG: dict[str, Any] = {"n_steps": 1500, "interval": 0.05}
 DISK: dict[str, Any] = {"snapshots": 5, "memory": 0, "disk": "1 GB"}
 KINDS: list[dict[str, Any]] = [{"snapshots": 5}, {}, DISK, {"snapshots": 1}]
@@ -101,12 +100,15 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[str, s
     """Without a stop, by the number of steps."""
 
     class Results(dict[int, tuple[str, str]]):
+        advances = 0  # of the last one
+
         def __missing__(self, n_steps: int) -> tuple[str, str]:
             jobs = Jobs(tmp_path_factory.mktemp("expected"))
             settings = {"n_steps": n_steps, "snapshots": 20, "interval": NEVER}
             code, found, err = jobs.run(settings)
             assert code == 0 and found["left"] == [], err
             self[n_steps] = bits(found)
+            self.advances = found["advances"]
             return self[n_steps]
 
     return Results()
@@ -138,7 +140,8 @@ def test_stopped_again_and_again(jobs: Jobs, expected: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("who", ["one", pytest.param("all", marks=SLOW)])
 def test_signals_from_outside(who: str, jobs: Jobs, expected: Any) -> None:
-    job = jobs.start(MIDDLE | {"snapshots": 5})
+    whole = expected[1500]
+    job = jobs.start(LONG | {"snapshots": 20})
     pids = jobs.pids(job)
     jobs.wait_for_a_point(job)
     begin = time.monotonic()
@@ -147,8 +150,8 @@ def test_signals_from_outside(who: str, jobs: Jobs, expected: Any) -> None:
     code, _, err = jobs.end(job)
     assert code == 85, err
     assert time.monotonic() - begin < LAST_SECONDS
-    found = check_end(jobs, jobs.run(MIDDLE | {"snapshots": 20}), expected[300])
-    assert any(found["resumed"])
+    found = check_end(jobs, jobs.run(LONG | {"snapshots": 20}), whole)
+    assert found["advances"] < expected.advances, "something was kept"
 
 
 @pytest.mark.slow
@@ -163,7 +166,7 @@ def test_a_rank_is_killed(kills: list[tuple[int, int]], jobs: Jobs, expected: An
         assert jobs.end(job)[0] != 0
         assert time.monotonic() - begin < LAST_SECONDS + 5  # of it until the kill
     found = check_end(jobs, jobs.run(SHORT | {"snapshots": 1}), expected[60])
-    assert found["resumed"][1].startswith("with the last") or found["resumed"][0]
+    assert any(found["resumed"])
 
 
 def kill_at_random(jobs: Jobs, n_kills: int, seed: int, expected: tuple[str, str]) -> None:

@@ -3,7 +3,7 @@
 from backsweep.comm import connect
 
 comm = connect()
-for k in range(1000):
+for k in range(300):
     comm._alarm = 0
     if comm.rank == 0:
         comm.raise_alarm(k + 1)

@@ -87,7 +87,7 @@ def test_a_job_and_a_wrong_launcher(jobs):
 def test_alarms_between_nodes_arrive(jobs):
     """With Iprobe and Recv MPICH 5.0.2 hung within some hundred of them (UCX, between nodes)."""
     script = Path(__file__).with_name("alarms.py")
-    step = ("srun", "-N2", "-n2", "--mpi=pmi2", "--time=2", sys.executable, script)
+    step = ("srun", "-N2", "-n2", "--mpi=pmi2", "--time=4", sys.executable, script)
     assert jobs.run(*step) == "all heard"
 
 
