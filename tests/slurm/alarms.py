@@ -1,6 +1,10 @@
 """Run on two ranks: many alarms, each while the other rank computes and this one waits."""
 
+import mpi4py.MPI  # first of all: slurm/invert-nodes.sbatch says why
+
 from backsweep.comm import connect
+
+assert mpi4py.MPI.Is_initialized()
 
 comm = connect()
 for k in range(300):
