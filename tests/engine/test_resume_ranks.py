@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -16,11 +17,10 @@ from typing import Any
 
 import pytest
 import resumable_blocks
-from marks import more
+from marks import MORE, more
 
 RANKS = 4
 NEVER = 1e9
-SLOW = pytest.mark.slow_all
 SHORT: dict[str, Any] = {"n_steps": 60, "interval": NEVER, "single_steps": True}
 LONG: dict[str, Any] = {"n_steps": 1500, "interval": 0.05}
 DISK: dict[str, Any] = {"snapshots": 5, "memory": 0, "disk": "1 GB"}
@@ -96,33 +96,29 @@ def bits(found: Any) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[str, str]]:
-    """Without a stop, by the number of steps."""
+def expected(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Any]:
+    """What a run of so many steps finds that nothing stops."""
 
-    class Results(dict[int, tuple[str, str]]):
-        advances = 0  # of the last one
+    @functools.cache
+    def found(n_steps: int) -> Any:
+        jobs = Jobs(tmp_path_factory.mktemp("expected"))
+        settings = {"n_steps": n_steps, "snapshots": 20, "interval": NEVER}
+        code, found, err = jobs.run(settings)
+        assert code == 0 and found["left"] == [], err
+        return found
 
-        def __missing__(self, n_steps: int) -> tuple[str, str]:
-            jobs = Jobs(tmp_path_factory.mktemp("expected"))
-            settings = {"n_steps": n_steps, "snapshots": 20, "interval": NEVER}
-            code, found, err = jobs.run(settings)
-            assert code == 0 and found["left"] == [], err
-            self[n_steps] = bits(found)
-            self.advances = found["advances"]
-            return self[n_steps]
-
-    return Results()
+    return found
 
 
-def check_end(jobs: Jobs, end: Any, expected: tuple[str, str]) -> Any:
+def check_end(jobs: Jobs, end: Any, expected: Any) -> Any:
     code, found, err = end
     assert code == 0, err
-    assert bits(found) == expected
+    assert bits(found) == bits(expected)
     assert found["left"] == [] and not jobs.folder.exists()
     return found
 
 
-@pytest.mark.slow_all
+@MORE
 def test_stopped_again_and_again(jobs: Jobs, expected: Any) -> None:
     """By a signal to one rank or to all, with another budget each time."""
     for n_stops in range(20):
@@ -133,14 +129,14 @@ def test_stopped_again_and_again(jobs: Jobs, expected: Any) -> None:
             break
         assert end[0] == 85, end[2]
         assert not end[2], "MPI complains of something"
-    check_end(jobs, end, expected[60])
+    check_end(jobs, end, expected(60))
     assert n_stops >= 3
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("who", ["one", pytest.param("all", marks=SLOW)])
+@pytest.mark.parametrize("who", ["one", more("all")])
 def test_signals_from_outside(who: str, jobs: Jobs, expected: Any) -> None:
-    whole = expected[1500]
+    whole = expected(1500)
     job = jobs.start(LONG | {"snapshots": 20})
     pids = jobs.pids(job)
     jobs.wait_for_a_point(job)
@@ -151,13 +147,13 @@ def test_signals_from_outside(who: str, jobs: Jobs, expected: Any) -> None:
     assert code == 85, err
     assert time.monotonic() - begin < LAST_SECONDS
     found = check_end(jobs, jobs.run(LONG | {"snapshots": 20}), whole)
-    assert found["advances"] < expected.advances, "something was kept"
+    assert any(found["resumed"]) or found["advances"] < whole["advances"], "something was kept"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kills", [[(60, 0)], more([(40, 2), (60, 0)])], ids=len)
+@pytest.mark.parametrize("kills", [[(85, 0)], more([(40, 2), (60, 0)])], ids=len)
 def test_a_rank_is_killed(kills: list[tuple[int, int]], jobs: Jobs, expected: Any) -> None:
-    """In the forward sweep, then in the reverse one."""
+    """In the reverse sweep; in the forward sweep, and again after it has gone on."""
     for pause, who in kills:
         settings = SHORT | {"snapshots": 5, "interval": 0.01}
         job = jobs.start(settings | {"at_pause": [who, pause, "SIGKILL"]})
@@ -165,11 +161,11 @@ def test_a_rank_is_killed(kills: list[tuple[int, int]], jobs: Jobs, expected: An
         begin = time.monotonic()
         assert jobs.end(job)[0] != 0
         assert time.monotonic() - begin < LAST_SECONDS + 5  # of it until the kill
-    found = check_end(jobs, jobs.run(SHORT | {"snapshots": 1}), expected[60])
-    assert any(found["resumed"])
+    found = check_end(jobs, jobs.run(SHORT | {"snapshots": 1}), expected(60))
+    assert found["resumed"][1].startswith("with the last") or found["resumed"][0]
 
 
-def kill_at_random(jobs: Jobs, n_kills: int, seed: int, expected: tuple[str, str]) -> None:
+def kill_at_random(jobs: Jobs, n_kills: int, seed: int, expected: Any) -> None:
     """Kill a rank, start with other settings and threads, kill ..."""
     rng = random.Random(seed)
     n_killed = n_finished = 0
@@ -191,18 +187,18 @@ def kill_at_random(jobs: Jobs, n_kills: int, seed: int, expected: tuple[str, str
         n_finished += 1
 
 
-@pytest.mark.slow_all
+@MORE
 def test_a_few_kills_at_random_moments(jobs: Jobs, expected: Any) -> None:
-    kill_at_random(jobs, 5, 1, expected[1500])
+    kill_at_random(jobs, 5, 1, expected(1500))
 
 
 @pytest.mark.faults
 def test_kills_at_random_moments(jobs: Jobs, expected: Any) -> None:
-    kill_at_random(jobs, 60, 2, expected[1500])
+    kill_at_random(jobs, 60, 2, expected(1500))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["at_exchange", pytest.param("at_pause", marks=SLOW)])
+@pytest.mark.parametrize("what", ["at_exchange", more("at_pause")])
 def test_an_error_on_one_rank_ends_the_job(what: str, jobs: Jobs) -> None:
     begin = time.monotonic()
     job = jobs.start(SHORT | {what: [1, 30, "raise"], "interval": 0.01})
@@ -227,7 +223,7 @@ def test_snapshots_that_one_rank_has_lost(jobs: Jobs, expected: Any) -> None:
     for path in found:
         if "-rank-2-" in path.name:
             os.truncate(path, 100)
-    assert check_end(jobs, jobs.run(SHORT | DISK), expected[60])["lost"] > 0
+    assert check_end(jobs, jobs.run(SHORT | DISK), expected(60))["lost"] > 0
 
 
 @pytest.mark.slow
@@ -235,18 +231,18 @@ def test_snapshots_that_one_rank_has_lost(jobs: Jobs, expected: Any) -> None:
     "fault",
     [
         "snapshot.before-write:4:full",
-        pytest.param("point.before-rename:2:raise", marks=SLOW),
-        pytest.param("attached.after-rename:1:raise", marks=SLOW),
+        more("point.before-rename:2:raise"),
+        more("attached.after-rename:1:raise"),
     ],
 )
 def test_a_disk_that_fails_on_one_rank(fault: str, jobs: Jobs, expected: Any) -> None:
     settings = SHORT | DISK | {"interval": 0.1, "fault": [2, fault]}
     code, found, err = jobs.run(settings)
-    assert code == 0 and bits(found) == expected[60], err
+    assert code == 0 and bits(found) == bits(expected(60)), err
     assert "rank 2: " in err and err.count("RuntimeWarning") == 1
 
 
-@SLOW
+@MORE
 def test_a_part_that_is_damaged(jobs: Jobs, expected: Any) -> None:
     """The older generation is used, where that is damaged too none is; all ranks agree."""
     job = jobs.start(SHORT | {"interval": 0.01, "at_pause": [-1, 50, "SIGUSR1"]})
@@ -258,13 +254,13 @@ def test_a_part_that_is_damaged(jobs: Jobs, expected: Any) -> None:
     )
     os.truncate(newest, 3000)
     end = jobs.run(SHORT)
-    assert any(check_end(jobs, end, expected[60])["resumed"])
+    assert any(check_end(jobs, end, expected(60))["resumed"])
     assert end[2].count("an older is used") == 1
     shutil.copytree(kept, jobs.folder)
     os.truncate(newest, 3000)
     older.unlink()
     end = jobs.run(SHORT)
-    assert not any(check_end(jobs, end, expected[60])["resumed"])
+    assert not any(check_end(jobs, end, expected(60))["resumed"])
     assert end[2].count("the computation starts over") == 1
 
 
@@ -272,7 +268,7 @@ def test_what_cannot_be_resumed_is_given_up_together(jobs: Jobs) -> None:
     assert jobs.run(SHORT | {"abandons": True})[0] == 85
 
 
-@SLOW
+@MORE
 def test_what_is_refused(jobs: Jobs, expected: Any) -> None:
     """Another number of ranks, a second job; on all ranks, with the difference named."""
     assert jobs.run(SHORT | {"at_pause": [1, 20, "SIGUSR1"]})[0] == 85
@@ -288,7 +284,7 @@ def test_what_is_refused(jobs: Jobs, expected: Any) -> None:
     assert code == 1 and "is in use by process" in err
     first.terminate()
     first.wait(30)
-    check_end(jobs, jobs.run(SHORT | {"fresh": True}), expected[60])
+    check_end(jobs, jobs.run(SHORT | {"fresh": True}), expected(60))
 
 
 @pytest.mark.faults
@@ -312,4 +308,4 @@ def test_kill_at_every_point(point: str, rank: int, jobs: Jobs, expected: Any) -
         if code != 0:
             code, found, err = jobs.run(settings)
         assert code == 0, err
-        assert bits(found) == expected[60] and found["left"] == []
+        assert bits(found) == bits(expected(60)) and found["left"] == []
