@@ -153,5 +153,5 @@ def interrupt_deferred() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
-    if noted:
-        handler(signal.SIGINT, noted[0])
+        if noted:  # also behind an error, which it then names as its context
+            handler(signal.SIGINT, noted[0])
