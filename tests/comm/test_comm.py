@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -95,6 +96,25 @@ def test_without_a_launcher_there_is_one_rank(monkeypatch):
     for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_ID"):
         monkeypatch.delenv(name, raising=False)
     assert isinstance(connect(), SerialComm)
+
+
+@pytest.mark.parametrize(
+    ("step", "own", "chosen"),
+    [
+        ({"PMI_JOBID": "7.0", "SLURM_STEP_ID": "0", "SLURM_PROCID": "1"}, "", "ofi"),
+        ({"PMI_JOBID": "7.0", "SLURM_STEP_ID": "0", "SLURM_PROCID": "1"}, "ucx", ""),
+        ({"SLURM_STEP_ID": "0", "SLURM_PROCID": "1"}, "", ""),  # mpiexec in a job
+        ({}, "", ""),
+    ],
+)
+def test_only_ranks_of_pmi2_have_a_netmod_chosen(monkeypatch, step, own, chosen):
+    for name in ("PMI_JOBID", "SLURM_STEP_ID", "SLURM_PROCID", "MPIR_CVAR_CH4_NETMOD"):
+        monkeypatch.setenv(name, "")  # restored afterwards, also what is set below
+        monkeypatch.delenv(name)
+    for name, value in (*step.items(), ("MPICH_CH4_NETMOD", own)):
+        monkeypatch.setenv(name, value)
+    config.choose_netmod()
+    assert os.environ.get("MPIR_CVAR_CH4_NETMOD", "") == chosen
 
 
 def test_ranks_share_cores_only_with_ranks_on_the_same_ones(monkeypatch):

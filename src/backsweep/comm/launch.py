@@ -25,6 +25,7 @@ def connect() -> AbstractComm:
     n_started = config.n_launched()
     if n_started is None:
         return SerialComm()
+    config.choose_netmod()
     try:
         from backsweep.comm.mpi import MPIComm, abort_if_uncaught
 
