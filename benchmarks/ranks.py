@@ -1,8 +1,10 @@
 """One grid on two ranks, against two threads, and against a stencil by hand with mpi4py.
 
-    python -m benchmarks.ranks [--repeat N] [--json FILE]
+    python -m benchmarks.ranks [--repeat N] [--steps N] [--json FILE]
 
 Each contestant is a job of its own, started in turns, whose first call compiles and is not counted.
+What a gradient costs once (tracing, partition, checksums: 25 to 40 ms) weighs on short ones; try
+--steps 100.
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ from benchmarks.problems import Acoustic
 from benchmarks.rows import Row, make_parser, run_script
 
 N_CALLS = 5
-WORK = "acoustic, 1024 x 1024, 100 steps: gradient"
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,10 @@ class Job:
     n_ranks: int = 1
     n_threads: int = 1
 
-    def seconds(self) -> float:
+    def seconds(self, n_steps: int) -> float:
         """Median of some calls, on the slowest rank."""
-        command = [sys.executable, "-m", "benchmarks.ranks", "--work", self.work]
+        command = [sys.executable, "-m", "benchmarks.ranks"]
+        command += ["--work", self.work, "--steps", str(n_steps)]
         if self.n_ranks > 1:
             launcher = Path(sys.executable).with_name("mpiexec")
             command = [str(launcher), "-n", str(self.n_ranks), *command]
@@ -59,50 +61,45 @@ JOBS = (
 )
 
 
-def make_serial() -> Callable[[], object]:
+def make_serial(problem: Acoustic) -> Callable[[], object]:
     """The gradient of the acoustic misfit, in one piece."""
-    return _gradient(None)
+    return _gradient(problem, None)
 
 
-def make_blocks() -> Callable[[], object]:
+def make_blocks(problem: Acoustic) -> Callable[[], object]:
     """The same, cut along the slow axis."""
     import backsweep as bs
 
-    return _gradient(bs.Decomposition(_problem().shape, axes=0))
+    return _gradient(problem, bs.Decomposition(problem.shape, axes=0))
 
 
-def _problem() -> Acoustic:
-    return Acoustic(n_z=1024, n_x=1024, n_steps=100)
-
-
-def _gradient(decomposition: object) -> Callable[[], object]:
+def _gradient(problem: Acoustic, decomposition: object) -> Callable[[], object]:
     import backsweep as bs
     from benchmarks.programs import make_acoustic
 
-    problem = _problem()
     _, misfit = make_acoustic(problem, bs.Checkpointing(schedule="store_all"))
     observed = np.zeros((problem.n_steps, problem.n_receivers), np.float32)
     gradient = bs.value_and_grad(misfit, decomposition=decomposition)  # type: ignore[arg-type]
     return lambda: gradient(problem.c2, observed)
 
 
-def make_by_hand() -> Callable[[], object]:
+def make_by_hand(problem: Acoustic) -> Callable[[], object]:
     """The gradient by hand, on rows of the grid, ghosts by Sendrecv."""
     from mpi4py import MPI
 
     from benchmarks.baselines.acoustic_mpi import AcousticMPI
 
-    problem = _problem()
     observed = np.zeros((problem.n_steps, problem.n_receivers), np.float32)
     by_hand = AcousticMPI(problem, MPI.COMM_WORLD)
     return lambda: by_hand.value_and_grad(observed)
 
 
-def measure(work: str) -> float:
+def measure(work: str, n_steps: int) -> float:
     """Median seconds of a call, on the slowest rank."""
     from backsweep.comm import world
 
-    call = {"serial": make_serial, "blocks": make_blocks, "by_hand": make_by_hand}[work]()
+    make = {"serial": make_serial, "blocks": make_blocks, "by_hand": make_by_hand}[work]
+    call = make(Acoustic(n_z=1024, n_x=1024, n_steps=n_steps))
     comm = world()
     call()
     found = []
@@ -115,10 +112,11 @@ def measure(work: str) -> float:
 
 
 def measure_rows(arguments: argparse.Namespace) -> Iterator[Row]:
+    work = f"acoustic, 1024 x 1024, {arguments.steps} steps: gradient"
     turns: dict[str, list[float]] = {job.name: [] for job in JOBS}
     for _ in range(arguments.repeat):
         for job in JOBS:
-            turns[job.name].append(job.seconds())
+            turns[job.name].append(job.seconds(arguments.steps))
             print(f"{job.name}: {turns[job.name][-1]:.4f} s", flush=True)
     seconds = {name: statistics.median(values) for name, values in turns.items()}
     for name, base, goal in (
@@ -127,13 +125,13 @@ def measure_rows(arguments: argparse.Namespace) -> Iterator[Row]:
         ("2 ranks", "by hand, 2 ranks", 1.2),
     ):
         pair = {key: seconds[key] for key in (name, base)}
-        row = Row(WORK, f"{name} / {base}", seconds[name] / seconds[base], goal, seconds=pair)
+        row = Row(work, f"{name} / {base}", seconds[name] / seconds[base], goal, seconds=pair)
         print(row, flush=True)
         yield row
     speedup = seconds["1 x 1"] / seconds["2 ranks"]
     by_hand = seconds["by hand, 1 x 1"] / seconds["by hand, 2 ranks"]
     remark = f"speed-ups on two ranks: by hand {by_hand:.2f}; backsweep {speedup:.2f}"
-    row = Row(WORK, "speed-up by hand / backsweep", by_hand / speedup, 1.05, remark=remark)
+    row = Row(work, "speed-up by hand / backsweep", by_hand / speedup, 1.05, remark=remark)
     print(row, flush=True)
     yield row
 
@@ -141,11 +139,12 @@ def measure_rows(arguments: argparse.Namespace) -> Iterator[Row]:
 if __name__ == "__main__":
     parser = make_parser(__doc__, repeat=3)
     parser.add_argument("--work", help="one job's part, on its ranks")
-    work = parser.parse_known_args()[0].work
-    if work is None:
+    parser.add_argument("--steps", type=int, default=400, help="time steps of a gradient")
+    known = parser.parse_known_args()[0]
+    if known.work is None:
         run_script(measure_rows, parser)
     else:
-        seconds = measure(work)
+        seconds = measure(known.work, known.steps)
         from backsweep.comm import world
 
         if world().is_root:

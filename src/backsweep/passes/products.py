@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from backsweep.comm.boxes import Box, box_shape
-from backsweep.ir import ArrayType, Atom, Builder, Equation, Literal, Program, Var, evaluate
+from backsweep.ir import ArrayType, Atom, Builder, Equation, Literal, Program, Var
 from backsweep.passes.delay import PATCHES
 from backsweep.passes.simplify import communicates, simplify
 from backsweep.primitives import elementwise as ew
@@ -47,34 +47,50 @@ class Product:
     region: Box
     on: Callable[[tuple[int, ...]], Program]
 
-    def writer(self, consts: Sequence[Any], box: Box) -> Callable[[np.ndarray, np.ndarray], None]:
-        """Writes the part of a product that belongs to a box of its cotangent.
+    def writer(
+        self, consts: Sequence[Any], box: Box, bar: np.ndarray, product: np.ndarray
+    ) -> Callable[[], None]:
+        """What writes the part of a product that belongs to a box of its cotangent.
 
         Parameters
         ----------
         consts : sequence of array_like
         box : Box
-
-        Returns
-        -------
-        callable
-            (cotangent, product), both whole.
+        bar, product : ndarray
+            Both whole; always read and written where they lie now.
         """
         part = tuple(
             (max(a, lo), max(a, lo, min(b, hi)))
             for (a, b), (lo, hi) in zip(box, self.region, strict=True)
         )
-        source = tuple(slice(a, b) for a, b in part)
-        target = tuple(
+        within = tuple(
             slice(a - lo, b - lo) for (a, b), (lo, _) in zip(part, self.region, strict=True)
         )
         shape, program = box_shape(self.region), self.on(box_shape(part))
-        own = [c[target] if np.shape(c) == shape else c for c in consts]
+        values: dict[Atom, Any] = {
+            v: c[within] if np.shape(c) == shape else c
+            for v, c in zip(program.inputs, consts, strict=False)
+        }
+        values[program.inputs[-1]] = bar[tuple(slice(a, b) for a, b in part)]
+        return prepared(program, values, product[within])
 
-        def write(bar: np.ndarray, product: np.ndarray) -> None:
-            product[target] = evaluate(program, [*own, bar[source]])[0]
 
-        return write
+def prepared(program: Program, values: dict[Atom, Any], out: np.ndarray) -> Callable[[], None]:
+    """Writes the result of a program of elementwise equations, with little work at each call."""
+    *first, last = [
+        (e.outputs[0], partial(e.primitive.evaluate, e.params), e.inputs) for e in program.equations
+    ]
+
+    def value(atom: Atom) -> Any:
+        return atom.value if isinstance(atom, Literal) else values[atom]
+
+    def write() -> None:
+        with np.errstate(all="ignore"):
+            for var, run, inputs in first:
+                values[var] = run(*map(value, inputs))
+            out[...] = last[1](*map(value, last[2]))
+
+    return write
 
 
 @dataclass(frozen=True)

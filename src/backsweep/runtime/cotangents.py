@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -88,7 +87,7 @@ class Cotangents:
                 product = compiled.products[k - len(compiled.bars)]
                 value = np.empty(buffer.shape, buffer.dtype)
                 bar = np.asarray(bars[product.bar], buffer.dtype)
-                product.writer(consts, tuple((0, m) for m in bar.shape))(bar, value)
+                product.writer(consts, tuple((0, m) for m in bar.shape), bar, value)()
             inside(ring[n % size], buffer)[...] = value
             self.rings.append((ring, buffer))
 
@@ -215,7 +214,7 @@ class CarriedBars:
         heads = [c.components[0] for c in self.compiled.bar_chains]
         found = dict(zip(heads, arrays, strict=True))
         again = [
-            partial(product.writer(self.given, box), found[product.bar], found[n_bars + k])
+            product.writer(self.given, box, found[product.bar], found[n_bars + k])
             for k, product in enumerate(products)
             for f in self.fields
             if f.component == product.bar
