@@ -116,7 +116,7 @@ def row(what, prediction, base=None):
     room = "" if p.fits else " (too much)"
     seconds = f"{p.seconds:.3g}" if p.seconds < 1e4 else f"{p.seconds:.0f}"
     return (
-        f"| {what} | {nodes.n_ranks} | {seconds} | {efficiency} | "
+        f"| {what} | {nodes.n_ranks} | {seconds} | +{p.first_seconds:.2g} | {efficiency} | "
         f"{format_bytes(p.memory_bytes)}{room} | {terms} | **{p.breaks_first}** |"
     )
 
@@ -124,8 +124,8 @@ def row(what, prediction, base=None):
 def table(plane, volume):
     """Of one grid, then of shots."""
     lines = [
-        "| work | ranks | seconds | efficiency | memory of a rank | terms | breaks first |",
-        "|---|---|---|---|---|---|---|",
+        "| work | ranks | seconds | first | efficiency | memory of a rank | terms | breaks first |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for what, found in (
         ("8192 x 8192, 2000 steps, 512 receivers", predicted((8192,) * 2, 2000, 512, plane)),

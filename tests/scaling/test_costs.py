@@ -119,7 +119,7 @@ def test_a_gradient_is_the_sum_of_its_terms() -> None:
         30, 10, (10**6, 2 * 10**6), (10**7, 10**8), (Round(1, 1000), Round(2, 2000)), 6, n_sums=1
     )
     work = Work((scan,), sums=(8,), n_gathers=5, memory_bytes=7)
-    found = predict(replace(work, fixed_seconds=0.5), [RATES], nodes(4))
+    found = predict(replace(work, fixed_seconds=0.5, cut_seconds=2.0), [RATES], nodes(4))
     expected = {
         costs.COMPUTE: 30 * 1e-3 + 10 * 6e-3,
         costs.MEMORY_BANDWIDTH: 30 * (2e-3 - 1e-3) + 10 * (20e-3 - 6e-3),
@@ -127,13 +127,13 @@ def test_a_gradient_is_the_sum_of_its_terms() -> None:
         costs.MESSAGE_BANDWIDTH: 30 * 1e-6 + 10 * 2e-6,
         costs.SUMS: 41 * (2 * 5e-6 + 32 / 1e9),
         costs.AGREE: 5 * (2 * 2 * 5e-6 + 4 * 1e-5),
-        costs.SETUP: 6 * 4 * 1e-4,
         costs.DISK: 0.0,
         costs.FIXED: 0.5,
     }
     assert dict(found.terms) == {name: near(seconds) for name, seconds in expected.items()}
     assert found.seconds == near(sum(expected.values()))
     assert found.memory_bytes == 7
+    assert found.first_seconds == near(2.0 + 6 * 4 * 1e-4)
     assert found.breaks_first == costs.FIXED
     with pytest.raises(MachineError, match="rates of 2 scan.s. were measured.*has 1"):
         predict(work, [RATES, RATES], nodes(4))

@@ -158,26 +158,28 @@ class Scaling:
 
     def _work(self, blocks: Decomposition | None, nodes: Nodes) -> Work:
         """Of one rank."""
-        program, place, seconds = self.program, None, self.trace_seconds
+        program, place, seconds, cutting = self.program, None, self.trace_seconds, 0.0
         if blocks is not None:
             local, cutting = _timed(lambda: cut(self.program, self.values, blocks))
-            seconds += cutting
             if blocks.n_ranks > 1:  # one rank runs the program itself
                 _, comparing = _timed(lambda: digest(self.program, self.values))
                 program, place = local.program, Place(blocks, blocks.comm.rank, nodes.per_node)
                 seconds += comparing
         planned, planning = _timed(lambda: _planned(program, nodes))
         work = work_of_program(program, planned, place)
-        return replace(work, fixed_seconds=seconds + planning)
+        return replace(work, fixed_seconds=seconds + planning, cut_seconds=cutting)
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:
-    """A result, and the seconds of the faster of two calls: the first may load code."""
-    begin = time.perf_counter()
+    """A result, and the core seconds of the faster of two calls: the first may load code.
+
+    Of this thread alone: all ranks do it at once, some of them perhaps on one core.
+    """
+    begin = time.thread_time()
     work()
-    middle = time.perf_counter()
+    middle = time.thread_time()
     result = work()
-    return result, min(middle - begin, time.perf_counter() - middle)
+    return result, min(middle - begin, time.thread_time() - middle)
 
 
 def _as_rank(blocks: Decomposition, rank: int) -> Decomposition:

@@ -190,10 +190,12 @@ def _print_prediction(gradient: Prediction, evaluation: Prediction, n_evaluation
     n_jobs = math.ceil(hours / nodes.machine.job_hours)
     jobs = f", {n_jobs} jobs" if n_jobs > 1 else ""
     group = gradient.nodes.n_ranks
+    more = gradient.first_seconds
+    first = f"; the first one {more:.2g} s more, and compiling" if more > 0 else ""
     print_rows(
         [
             (f"{nodes.n_ranks} rank(s)", f"{nodes.on_node} on a node, {group} for an item"),
-            ("  a gradient", f"{gradient.seconds:.3g} s"),
+            ("  a gradient", f"{gradient.seconds:.3g} s{first}"),
             ("  an evaluation", f"{evaluation.seconds:.3g} s: {shares}"),
             ("  the run", f"{hours:.2g} h{jobs}"),
             ("  memory", f"{format_bytes(evaluation.memory_bytes)} of a rank{room}"),

@@ -31,9 +31,8 @@ LATENCY = "message latency"
 MESSAGE_BANDWIDTH = "message bandwidth"
 SUMS = "all-reduce"
 AGREE = "objects of all ranks"
-SETUP = "set-up of messages"
 DISK = "disk bandwidth"
-FIXED = "trace, partition and plan"
+FIXED = "trace and plan"
 IDLE = "load imbalance"
 TREE = "sum over shots"
 METADATA = "file-system metadata"
@@ -115,11 +114,14 @@ class Prediction:
         They add up.
     memory_bytes : int
         Of a rank.
+    first_seconds : float
+        By which the first gradient of a program takes longer: it is cut, and messages are set up.
     """
 
     nodes: Nodes
     terms: Mapping[str, float]
     memory_bytes: int
+    first_seconds: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -149,7 +151,8 @@ class Prediction:
         shares = ", ".join(f"{n} {self.share(n):.0%}" for n in parts if self.share(n) >= 0.005)
         return (
             f"{self.nodes.n_ranks} rank(s), {self.nodes.on_node} on a node: {self.seconds:.3g} s, "
-            f"{format_bytes(self.memory_bytes)} each ({shares}); breaks first: {self.breaks_first}"
+            f"{self.first_seconds:.2g} s more the first time, {format_bytes(self.memory_bytes)} "
+            f"each ({shares}); breaks first: {self.breaks_first}"
         )
 
 
@@ -176,19 +179,20 @@ def predict(work: Work, steps: Sequence[StepRates], nodes: Nodes) -> Prediction:
         )
     machine = nodes.machine
     terms = dict.fromkeys(
-        (COMPUTE, MEMORY_BANDWIDTH, LATENCY, MESSAGE_BANDWIDTH, SUMS, AGREE, SETUP, DISK, FIXED),
+        (COMPUTE, MEMORY_BANDWIDTH, LATENCY, MESSAGE_BANDWIDTH, SUMS, AGREE, DISK, FIXED),
         0.0,
     )
     for scan, rates in zip(work.scans, steps, strict=True):
         for name, seconds in _scan_terms(scan, rates, nodes).items():
             terms[name] += seconds
     terms[SUMS] += sum(reduction_seconds(n, nodes) for n in work.sums)
+    terms[FIXED] = work.fixed_seconds * nodes.crowding
+    first = work.cut_seconds * nodes.crowding
     if nodes.n_ranks > 1:
         n_fields = sum(scan.n_fields for scan in work.scans)
-        terms[SETUP] = n_fields * nodes.n_ranks * machine.setup_seconds * nodes.crowding
+        first += n_fields * nodes.n_ranks * machine.setup_seconds * nodes.crowding
         terms[AGREE] = work.n_gathers * objects_seconds(nodes)
-    terms[FIXED] = work.fixed_seconds * nodes.crowding
-    return Prediction(nodes, terms, work.memory_bytes)
+    return Prediction(nodes, terms, work.memory_bytes, first)
 
 
 def _scan_terms(scan: ScanWork, rates: StepRates, nodes: Nodes) -> dict[str, float]:
@@ -332,7 +336,7 @@ def predict_shots(shots: Shots, gradient: Prediction, nodes: Nodes) -> Predictio
     )
     sums = 2 * nodes_of_share(shots.n, groups) * shots.model_bytes
     memory = gradient.memory_bytes + (sums if groups > 1 else shots.model_bytes)
-    return Prediction(nodes, terms, memory)
+    return Prediction(nodes, terms, memory, waves * gradient.first_seconds)
 
 
 def n_groups(n_ranks: int, ranks_per_shot: int, n_shots: int) -> int:

@@ -91,8 +91,8 @@ class Work:
         Times that all ranks get an object of each.
     memory_bytes : int
         Of the process at its peak.
-    fixed_seconds : float
-        To trace the program, to compare it with the others', to cut and to plan it.
+    fixed_seconds, cut_seconds : float
+        To trace the program, to compare it with the others' and to plan it; to cut it, once.
     """
 
     scans: tuple[ScanWork, ...]
@@ -100,6 +100,7 @@ class Work:
     n_gathers: int = 0
     memory_bytes: int = 0
     fixed_seconds: float = 0.0
+    cut_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
