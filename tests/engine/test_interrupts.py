@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from backsweep.runtime.stop import interrupt_deferred
+
+
+@pytest.fixture(autouse=True)
+def a_handler_of_python() -> Iterator[None]:
+    """Workers of xdist ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_an_interrupt_comes_behind_the_block():
