@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from marks import more
 from test_scans import unrolled
 
 import backsweep as bs
@@ -160,7 +161,7 @@ def test_implicit_heat(monkeypatch: pytest.MonkeyPatch) -> None:
     assert equal(found, gradients(loss, (u, kappa), bs.Checkpointing(snapshots=2)))
 
 
-@pytest.mark.parametrize("shape", [(11,), (7, 9)])
+@pytest.mark.parametrize("shape", [more((11,)), (7, 9)])
 def test_explicit_diffusion(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """Zero around the domain: the inner cotangent itself is read beyond its edges, so that
     its ring has margins."""
@@ -192,7 +193,7 @@ def test_explicit_diffusion(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPa
     assert "copy_exactly" in inner and " if n == 0 else " not in inner  # copied between layouts
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+@pytest.mark.parametrize("dtype", [more(np.float32), np.complex64])
 def test_substeps(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An oscillator with five substeps per sample; narrow cotangents add up in float64."""
 
@@ -237,7 +238,7 @@ def test_three_levels(monkeypatch: pytest.MonkeyPatch) -> None:
     agree(loss, monkeypatch, A, B)
 
 
-@pytest.mark.parametrize("length", [0, 1, 2])
+@pytest.mark.parametrize("length", [0, 1, more(2)])
 def test_short_inner_scans(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The handed-on component is older than the loop is long."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from marks import MORE
 
 import backsweep as bs
 
@@ -39,6 +40,7 @@ def test_fifty_snapshots(reactor: Any) -> None:
     assert other == value and np.array_equal(kept, gradient)
 
 
+@MORE
 def test_loss_and_gradient_in_double_precision(reactor: Any) -> None:
     loss = reactor.make_loss(np.float64, bs.Checkpointing(snapshots=50))
     theta = np.array(reactor.THETA)

@@ -22,7 +22,7 @@ from marks import MORE, more
 RANKS = 4
 NEVER = 1e9
 SHORT: dict[str, Any] = {"n_steps": 60, "interval": NEVER, "single_steps": True}
-LONG: dict[str, Any] = {"n_steps": 1500, "interval": 0.05}
+LONG: dict[str, Any] = {"n_steps": 800, "interval": 0.05}
 DISK: dict[str, Any] = {"snapshots": 5, "memory": 0, "disk": "1 GB"}
 KINDS: list[dict[str, Any]] = [{"snapshots": 5}, {}, DISK, {"snapshots": 1}]
 LAST_SECONDS = 10
@@ -136,7 +136,7 @@ def test_stopped_again_and_again(jobs: Jobs, expected: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("who", ["one", more("all")])
 def test_signals_from_outside(who: str, jobs: Jobs, expected: Any) -> None:
-    whole = expected(1500)
+    whole = expected(LONG["n_steps"])
     job = jobs.start(LONG | {"snapshots": 20})
     pids = jobs.pids(job)
     jobs.wait_for_a_point(job)
@@ -189,12 +189,12 @@ def kill_at_random(jobs: Jobs, n_kills: int, seed: int, expected: Any) -> None:
 
 @MORE
 def test_a_few_kills_at_random_moments(jobs: Jobs, expected: Any) -> None:
-    kill_at_random(jobs, 5, 1, expected(1500))
+    kill_at_random(jobs, 5, 1, expected(LONG["n_steps"]))
 
 
 @pytest.mark.faults
 def test_kills_at_random_moments(jobs: Jobs, expected: Any) -> None:
-    kill_at_random(jobs, 60, 2, expected(1500))
+    kill_at_random(jobs, 60, 2, expected(LONG["n_steps"]))
 
 
 @pytest.mark.slow

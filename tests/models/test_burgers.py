@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from marks import more
 
 from backsweep.errors import ModelError
 from backsweep.models import Burgers
@@ -40,7 +41,7 @@ def test_first_order_against_the_travelling_wave(dimensions):
     assert errors[-1] < 2e-2
 
 
-@pytest.mark.parametrize("shape", [(14,), (6, 7)])
+@pytest.mark.parametrize("shape", [more((14,)), (6, 7)])
 def test_momentum_is_conserved_and_gradients_are_right(shape):
     initial = np.random.default_rng(0).standard_normal(shape)
     model = Burgers(shape, 0.1, 4e-3, 25)
