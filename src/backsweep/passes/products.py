@@ -80,6 +80,7 @@ def prepared(program: Program, values: dict[Atom, Any], out: np.ndarray) -> Call
     *first, last = [
         (e.outputs[0], partial(e.primitive.evaluate, e.params), e.inputs) for e in program.equations
     ]
+    assert program.outputs == (last[0],)
 
     def value(atom: Atom) -> Any:
         return atom.value if isinstance(atom, Literal) else values[atom]
