@@ -72,8 +72,8 @@ def serial(tmp_path_factory):
 @pytest.mark.parametrize(
     ("ranks", "per_shot"),
     [
-        (2, 2),
-        more(4, '"auto"'),
+        more(2, 2),
+        (4, '"auto"'),
         more(5, 2),
     ],
 )

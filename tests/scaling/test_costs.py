@@ -159,7 +159,7 @@ def test_files_are_hidden_behind_steps_where_a_core_is_free() -> None:
 
 def gradient(seconds: float, n_ranks: int = 1, n_others: int = 0) -> Prediction:
     on = Nodes(n_ranks, 4, MACHINE, n_others)
-    return Prediction(on, {costs.COMPUTE: seconds}, memory_bytes=10**9)
+    return Prediction(on, {costs.COMPUTE: seconds}, memory_bytes=10**9, first_seconds=0.25)
 
 
 HOP = 5e-6 + 1e-5
@@ -176,6 +176,7 @@ def test_shots_wait_for_the_group_with_the_most_of_them() -> None:
     tree = 2 * (HOP + 2 * 1e-3 + 1e-4)  # two partial sums travel
     assert found.terms[costs.TREE] == near(spread + tree)
     assert found.memory_bytes == 10**9 + 2 * 2 * 10**6
+    assert found.first_seconds == near(3 * 0.25)  # each shot is a program of its own
 
     groups = predict_shots(replace(shots, ranks_per_shot=2), gradient(2.0, 2, 2), nodes(4))
     assert groups.terms[costs.IDLE] == 0.0
